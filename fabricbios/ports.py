@@ -1,0 +1,85 @@
+"""The seams: what the layers hand each other, and the protocols that drivers and fakes fulfil.
+
+Vocabulary only: no I/O here. `core` plans in terms of these, `dataplane` fulfils them, `testing`
+and the simulator fake them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from fabricbios.model import Binding, DpAuth, ResourceType
+
+
+class UdpPeer(NamedTuple):
+    """Where a datagram came from. `local` is the address it reached, "" if unknown."""
+
+    host: str
+    port: int
+    local: str = ""
+
+
+class StreamPeer(NamedTuple):
+    """Who asks on one QUIC stream. `public_key` is b"" without a proven certificate.
+
+    `certificate` is the DER-free fabricBIOS Certificate (wire bytes) out of the X.509 extension of
+    D3(b), b"" if there is none. `local` is the address the asker reached, port included.
+    """
+
+    connection: int
+    stream: int
+    node_id: int
+    public_key: bytes
+    certificate: bytes
+    remote: tuple[str, int]
+    local: tuple[str, int]
+
+
+class LeaseSpec(NamedTuple):
+    """All that a data plane needs to bind one lease, and nothing that it could decide.
+
+    `size` counts in the unit of the kind's capacity (D4). `expires_ns` is CLOCK_BOOTTIME.
+    `wishes` are the intent values of LEASE_ALLOC; `reached` the address the asker reached, for ENDPOINT.
+    `slot_hint` is the journal's memory of where the lease was bound before a restart, -1 if nowhere.
+    """
+
+    lease_id: int
+    resource_id: int
+    kind: ResourceType
+    binding: Binding
+    size: int
+    holder: int
+    generation: int
+    dp_auth: DpAuth
+    dp_key: bytes
+    rights: int  # model.Perm READ | WRITE
+    expires_ns: int
+    reached: str = ""
+    wishes: tuple[Any, ...] = ()
+
+
+class DataPlane(Protocol):
+    """One kind of binding. Steps run in order, undos backwards; every undo is idempotent.
+
+    Undo of a step that never ran, or half ran, or ran in a process that was killed, succeeds and
+    leaves nothing. Failures are OSError; the caller retries, then fences.
+    """
+
+    def steps(self, lease: LeaseSpec) -> tuple[str, ...]:
+        """Name the do-steps for this lease, in order. Pure."""
+
+    def do(self, step: str, lease: LeaseSpec) -> Sequence[Any]:
+        """Carry out one step; return the binding TLV values (wire) it adds to the answer."""
+
+    def undo(self, step: str, lease: LeaseSpec) -> None:
+        """Take one step back. After the step that gives access is undone, access is over in the kernel."""
+
+    def renew(self, lease: LeaseSpec) -> None:
+        """Make `lease.expires_ns` and `lease.generation` hold from now on."""
+
+    def rekey(self, lease: LeaseSpec) -> Sequence[Any]:
+        """LEASE_ATTACH: `lease.dp_key` holds, the nonce window is empty. Return all binding TLVs again."""
+
+    def forget(self, lease: LeaseSpec) -> None:
+        """Drop what was kept to answer EXPIRED after teardown (30 s, D10)."""
