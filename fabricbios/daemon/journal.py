@@ -1,0 +1,119 @@
+"""What must be known after a kill -9 or a power cut, written before it is done.
+
+One file of lines, each `crc32 SPACE json NEWLINE`. A torn last line is what a crash leaves and is cut
+off; a bad line before others means a damaged disk and stops the start (fail closed: leases may be
+live). At start, and when the file has grown to many times what is live, it is written anew beside
+itself and renamed over: an atomic compaction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fabricbios.errors import ConfigError
+
+Entry = dict[str, Any]
+_COMPACT_AFTER = 50_000  # lines beyond the last compaction
+
+
+class Journal:
+    """Append-only; `append` returns once the kernel has it, with `durable` once the disk has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+        self._lines = 0
+
+    def open(self) -> list[Entry]:
+        """Return every entry left by the predecessor, cutting off a torn tail. ConfigError if damaged."""
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        data = self.path.read_bytes()
+        entries, good = _parse(data, self.path)
+        if good != len(data):
+            os.ftruncate(self._fd, good)
+            os.fsync(self._fd)
+        self._lines = len(entries)
+        return entries
+
+    def append(self, entry: Entry, durable: bool) -> None:
+        """Add one entry; OSError if it could not be written whole (ENOSPC): then nothing may be done on it."""
+        line = _line(entry)
+        before = os.lseek(self._fd, 0, os.SEEK_END)
+        try:
+            if os.write(self._fd, line) != len(line):
+                raise OSError(28, "journal is out of space", str(self.path))
+            if durable:
+                os.fdatasync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, before)  # never leave half a line before a whole one
+            raise
+        self._lines += 1
+
+    @property
+    def wants_compaction(self) -> bool:
+        return self._lines > _COMPACT_AFTER
+
+    def compact(self, entries: Iterable[Entry]) -> None:
+        """Replace the file by just `entries`, atomically and durably."""
+        fresh = self.path.with_suffix(".new")
+        listed = list(entries)
+        with open(fresh, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as f:
+            f.writelines(map(_line, listed))
+            f.flush()
+            os.fsync(f.fileno())
+        fresh.rename(self.path)
+        _sync_directory(self.path.parent)
+        os.close(self._fd)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self._lines = 0
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _line(entry: Entry) -> bytes:
+    text = json.dumps(entry, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _parse(data: bytes, path: Path) -> tuple[list[Entry], int]:
+    entries: list[Entry] = []
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        line = data[at:end] if end >= 0 else b""
+        entry = _entry(line)
+        if entry is None:
+            if data.find(b"\n", end + 1) >= 0 and end >= 0:
+                raise ConfigError(f"{path}: damaged at byte {at}: move it away to start without its leases")
+            return entries, at
+        entries.append(entry)
+        at = end + 1
+    return entries, at
+
+
+def _entry(line: bytes) -> Entry | None:
+    crc, _, text = line.partition(b" ")
+    try:
+        if len(crc) != 8 or int(crc, 16) != zlib.crc32(text):
+            return None
+        entry = json.loads(text)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

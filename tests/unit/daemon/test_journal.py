@@ -1,0 +1,70 @@
+import pytest
+
+from fabricbios.daemon.journal import Journal
+from fabricbios.errors import ConfigError
+
+
+def reopened(path):
+    journal = Journal(path)
+    entries = journal.open()
+    journal.close()
+    return entries
+
+
+@pytest.fixture
+def path(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    assert journal.open() == []
+    for n in range(3):
+        journal.append({"n": n}, durable=n == 1)
+    journal.close()
+    return tmp_path / "journal"
+
+
+def test_what_was_written_is_read_again(path):
+    assert reopened(path) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_every_torn_tail_is_cut_off_and_writing_goes_on(path):
+    whole = path.read_bytes()
+    second = whole.index(b"\n", whole.index(b"\n") + 1) + 1
+    for cut in range(second, len(whole)):
+        path.write_bytes(whole[:cut])
+        journal = Journal(path)
+        assert journal.open() == [{"n": 0}, {"n": 1}]
+        journal.append({"again": 1}, durable=False)
+        journal.close()
+        assert reopened(path) == [{"n": 0}, {"n": 1}, {"again": 1}]
+
+
+def test_a_damaged_middle_stops_the_start(path):
+    whole = bytearray(path.read_bytes())
+    whole[12] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(ConfigError, match="damaged at byte 0"):
+        reopened(path)
+
+
+def test_a_line_that_could_not_be_written_leaves_no_trace(path, monkeypatch):
+    journal = Journal(path)
+    journal.open()
+    before = path.read_bytes()
+    import os
+
+    real = os.write
+    monkeypatch.setattr("fabricbios.daemon.journal.os.write", lambda fd, data: real(fd, data[:5]))
+    with pytest.raises(OSError, match="out of space"):
+        journal.append({"n": 9}, durable=True)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    journal.close()
+
+
+def test_compaction_keeps_just_what_lives(path):
+    journal = Journal(path)
+    journal.open()
+    journal.compact([{"n": 2}])
+    journal.append({"n": 3}, durable=False)
+    journal.close()
+    assert reopened(path) == [{"n": 2}, {"n": 3}]
