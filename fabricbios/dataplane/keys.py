@@ -1,0 +1,128 @@
+"""From a dp_key to what one question costs: the hash states after the key, computed once a lease.
+
+HMAC-SHA256 starts with a block of key ^ ipad and ends with one of key ^ opad (RFC 2104), keyed BLAKE2s
+with a block that holds the key (RFC 7693, 2.9). The states after those blocks are all that a BPF
+program needs, so it hashes the message alone. hashlib cannot export them: hence SHA-256 (FIPS 180-4)
+and BLAKE2s (RFC 7693) compression of one block here. It is never on the path of a datagram.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import count, islice
+from math import isqrt
+from typing import NamedTuple
+
+_MASK = 0xFFFFFFFF
+State = tuple[int, ...]
+
+
+class KeySchedule(NamedTuple):
+    """Eight u32 words each, as numbers; `sip` is k0, k1 as u64. Field names are those of `lease_slot`."""
+
+    ipad: State
+    opad: State
+    blake2s: State
+    sip: State
+
+    @staticmethod
+    def of(dp_key: bytes) -> KeySchedule:
+        """`dp_key` has 32 bytes (D9), else ValueError."""
+        if len(dp_key) != 32:
+            raise ValueError(f"a dp_key has 32 bytes, not {len(dp_key)}")
+        block = dp_key.ljust(64, b"\0")
+        return KeySchedule(
+            ipad=sha256_block(SHA256_INITIAL, bytes(b ^ 0x36 for b in block)),
+            opad=sha256_block(SHA256_INITIAL, bytes(b ^ 0x5C for b in block)),
+            blake2s=blake2s_block(_blake2s_keyed(16, 32), block, 64, last=False),
+            sip=struct.unpack_from("<2Q", dp_key),
+        )
+
+
+def _primes() -> Iterator[int]:
+    return (n for n in count(2) if all(n % d for d in range(2, isqrt(n) + 1)))
+
+
+def _root_fraction(n: int, root: int) -> int:
+    """Return the first 32 bits of the fraction of the square (2) or cube (3) root of n."""
+    scaled, low, high = n << 32 * root, 0, n << 32
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**root <= scaled else (low, middle)
+    return low & _MASK
+
+
+_K = tuple(_root_fraction(p, 3) for p in islice(_primes(), 64))
+SHA256_INITIAL: State = tuple(_root_fraction(p, 2) for p in islice(_primes(), 8))
+
+
+def _ror(word: int, by: int) -> int:
+    return (word >> by | word << 32 - by) & _MASK
+
+
+def _sha256_words(block: bytes) -> list[int]:
+    """Return the message schedule: 64 words (FIPS 180-4, 6.2.2 step 1)."""
+    w = list(struct.unpack(">16I", block))
+    for t in range(16, 64):
+        s0 = _ror(w[t - 15], 7) ^ _ror(w[t - 15], 18) ^ w[t - 15] >> 3
+        s1 = _ror(w[t - 2], 17) ^ _ror(w[t - 2], 19) ^ w[t - 2] >> 10
+        w.append((s1 + w[t - 7] + s0 + w[t - 16]) & _MASK)
+    return w
+
+
+def sha256_block(state: State, block: bytes) -> State:
+    """Compress one 64-byte block into `state` (FIPS 180-4, 6.2.2)."""
+    a, b, c, d, e, f, g, h = state
+    for k, w in zip(_K, _sha256_words(block), strict=True):
+        t1 = h + (_ror(e, 6) ^ _ror(e, 11) ^ _ror(e, 25)) + (g ^ e & (f ^ g)) + k + w
+        t2 = (_ror(a, 2) ^ _ror(a, 13) ^ _ror(a, 22)) + (a & b | c & (a | b))
+        a, b, c, d, e, f, g, h = (t1 + t2) & _MASK, a, b, c, (d + t1) & _MASK, e, f, g
+    return tuple((s + x) & _MASK for s, x in zip(state, (a, b, c, d, e, f, g, h), strict=True))
+
+
+_SIGMA = tuple(
+    tuple(int(digit, 16) for digit in row)
+    for row in (
+        "0123456789abcdef",
+        "ea489fd61c02b753",
+        "b8c052fdae367194",
+        "7931dcbe265a40f8",
+        "905724afe1bc683d",
+        "2c6a0b834d75fe19",
+        "c51fed4a0763928b",
+        "db7ec13950f4862a",
+        "6fe9b308c2d714a5",
+        "a2847615fb9e3cd0",
+    )
+)
+_LANES = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+_DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+
+
+def _blake2s_keyed(digest: int, key: int) -> State:
+    """Return the state before the key block: the IV is SHA-256's, with the parameter block of RFC 7693, 2.8."""
+    return (SHA256_INITIAL[0] ^ (digest | key << 8 | 1 << 16 | 1 << 24), *SHA256_INITIAL[1:])
+
+
+def _mix(v: list[int], lane: tuple[int, ...], x: int, y: int) -> None:
+    """RFC 7693, 3.1."""
+    a, b, c, d = lane
+    for word, turn_d, turn_b in ((x, 16, 12), (y, 8, 7)):
+        v[a] = (v[a] + v[b] + word) & _MASK
+        v[d] = _ror(v[d] ^ v[a], turn_d)
+        v[c] = (v[c] + v[d]) & _MASK
+        v[b] = _ror(v[b] ^ v[c], turn_b)
+
+
+def blake2s_block(state: State, block: bytes, hashed: int, *, last: bool) -> State:
+    """Compress one 64-byte block into `state`; `hashed` counts the bytes including it (RFC 7693, 3.2)."""
+    m = struct.unpack("<16I", block)
+    v = [*state, *SHA256_INITIAL]
+    v[12] ^= hashed & _MASK
+    v[13] ^= hashed >> 32
+    v[14] ^= _MASK if last else 0
+    for row in _SIGMA:
+        for i, lane in enumerate(_LANES + _DIAGONALS):
+            _mix(v, lane, m[row[2 * i]], m[row[2 * i + 1]])
+    return tuple(h ^ v[i] ^ v[i + 8] for i, h in enumerate(state))

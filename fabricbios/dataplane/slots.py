@@ -1,0 +1,236 @@
+"""The lease slots: one table that the daemon writes and every data path obeys (D8, D10).
+
+The table is plain memory, a memfd or the mapped value of a BPF array, so one aligned 8-byte store
+renews or revokes a lease on every path at once, also while the daemon or a server is stopped.
+
+Who writes what: the daemon everything up to `dp_key`, the data paths the rest. A slot that is taken
+back rests for QUARANTINE_NS before it is used again, so that a datagram that was checked against the
+old lease has long been answered; a new key gets a new slot for the same reason.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from fabricbios.dataplane.keys import KeySchedule
+from fabricbios.layout import Field, Layout
+from fabricbios.model import DpAuth
+
+WINDOW_WORDS = 128
+"""Words of the replay window: `generation << 8 | bits`, where generation = nonce >> 10 (54 bits fit in 56),
+word = (nonce >> 3) & 127, bit = nonce & 7. A word of an older generation is empty, one of a newer generation
+says "too old". So nothing less than 1017 below the highest is forgotten, whatever the nonce; `highest` bounds
+the window at 1024 exactly (D10)."""
+WINDOW = 1024
+QUARANTINE_NS = 200_000_000
+
+
+class SlotState(IntEnum):
+    """What a slot answers. ENDED answers EXPIRED until the key is forgotten (D10), FENCED answers FENCED."""
+
+    FREE = 0
+    ACTIVE = 1
+    ENDED = 2
+    FENCED = 3
+
+
+class Plane(IntEnum):
+    FBMU = 1
+    FBBU = 2
+
+
+SLOT = Layout(
+    "lease_slot",
+    "one lease as the data paths see it (fabricbios/dataplane/slots.py)",
+    (
+        # 0: what every question needs
+        Field("state", "u64", "enum SlotState, one aligned store revokes"),
+        Field("expiry_ns", "u64", "CLOCK_BOOTTIME, one aligned store renews; now >= expiry_ns is over"),
+        Field("lease_id", "u8", "as on the wire", 16),
+        Field("base", "u64", "first byte in the slab (FBBU: in the device)"),
+        Field("length", "u64", "bytes leased"),
+        Field("slab", "u32", "which slab (FBBU: which device)"),
+        Field("generation", "u32", "of the lease, for people"),
+        Field("max_read", "u32", "LIMITS, bytes; a path may bound it further by its datagram size"),
+        Field("max_write", "u32", "LIMITS, bytes; likewise"),
+        # 64: what the tag needs, BLAKE2s and SipHash
+        Field("plane", "u32", "enum Plane"),
+        Field("rights", "u32", "READ 1, WRITE 2"),
+        Field("auth", "u32", "DpAuth"),
+        Field("guard", "u32", "counts the uses of this slot: what was cached of another value is stale"),
+        Field("sip", "u64", "SipHash k0, k1", 2),
+        Field("blake2s", "u32", "keyed BLAKE2s state after the key block (16-byte digest)", 8),
+        # 128: HMAC-SHA256
+        Field("ipad", "u32", "SHA-256 state after key ^ ipad", 8),
+        Field("opad", "u32", "SHA-256 state after key ^ opad", 8),
+        # 192
+        Field("dp_key", "u8", "for user space, whose hash functions take no midstates", 32),
+        Field("highest", "u64", "highest authentic nonce (D10)"),
+        Field("write_mark", "u64", "nonce of the latest WRITE taken (D10)"),
+        Field("reserved", "u64", "zero", 2),
+        # 256: two writers, two halves
+        Field("kernel_reads", "u64", "READs answered OK by XDP"),
+        Field("kernel_writes", "u64", "WRITEs answered OK by XDP"),
+        Field("kernel_bytes", "u64", "data bytes of both"),
+        Field("kernel_rejects", "u64", "authentic questions answered with another status"),
+        Field("user_reads", "u64", "the same, by user space"),
+        Field("user_writes", "u64", ""),
+        Field("user_bytes", "u64", ""),
+        Field("user_rejects", "u64", ""),
+        # 320
+        Field("window", "u64", "replay window: WINDOW_WORDS", WINDOW_WORDS),
+    ),
+)
+
+
+class Extent(NamedTuple):
+    """Where leased bytes lie: `length` bytes from `base` of slab number `slab`."""
+
+    slab: int
+    base: int
+    length: int
+
+
+class SlotLease(NamedTuple):
+    """What a slot is told about its lease. `expires_ns` is CLOCK_BOOTTIME."""
+
+    lease_id: int
+    plane: Plane
+    extent: Extent
+    rights: int
+    auth: DpAuth
+    dp_key: bytes
+    generation: int
+    expires_ns: int
+    max_read: int
+    max_write: int
+
+
+class SlotCounters(NamedTuple):
+    """Both paths together."""
+
+    reads: int
+    writes: int
+    bytes: int
+    rejects: int
+
+
+class SlotTable:
+    """The table in `buffer`, `len(buffer) // SLOT.size` slots; what is not FREE in it is adopted as it is.
+
+    Methods raise OSError(ENOSPC) when no slot is free, KeyError for a lease that has none.
+    """
+
+    def __init__(self, buffer: memoryview) -> None:
+        self.buffer = buffer.cast("B")
+        self.slots = len(buffer) // SLOT.size
+        self._words = self.buffer[: self.slots * SLOT.size].cast("Q")
+        self._slot_of: dict[int, int] = {}
+        self._free: deque[tuple[int, int]] = deque()
+        for slot in range(self.slots):
+            self._adopt(slot)
+
+    def _adopt(self, slot: int) -> None:
+        if self._words[slot * SLOT.size // 8] == SlotState.FREE:
+            self._free.append((0, slot))
+        else:
+            self._slot_of[int.from_bytes(self.get(slot, "lease_id"), "big")] = slot
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield (lease_id, slot) of every lease in the table."""
+        return iter(self._slot_of.items())
+
+    def find(self, lease_id: int) -> int | None:
+        return self._slot_of.get(lease_id)
+
+    def get(self, slot: int, name: str) -> Any:
+        return SLOT.get(self.buffer, slot * SLOT.size, name)
+
+    def install(self, lease: SlotLease, now_ns: int) -> int:
+        """Fill a rested slot and open it with its last store; return its number. Idempotent by lease id."""
+        known = self._slot_of.get(lease.lease_id)
+        if known is not None:
+            return known
+        slot = self._take(now_ns)
+        self._fill(slot, lease)
+        self._slot_of[lease.lease_id] = slot
+        self.set_state(slot, SlotState.ACTIVE)
+        return slot
+
+    def rekey(self, lease: SlotLease, now_ns: int) -> int:
+        """Give the lease another slot with its new key, an empty window and no write mark; return its number.
+
+        The old slot closes first: a question under the old key that is being answered just now marks the old window.
+        """
+        old = self._slot_of.pop(lease.lease_id)
+        self._close(old, now_ns)
+        return self.install(lease, now_ns)
+
+    def set_expiry(self, slot: int, expires_ns: int) -> None:
+        """Renew, or end, with one aligned store."""
+        self._store(slot, "expiry_ns", expires_ns)
+
+    def set_state(self, slot: int, state: SlotState) -> None:
+        """Revoke, fence or open with one aligned store."""
+        self._store(slot, "state", state)
+
+    def set_generation(self, slot: int, generation: int) -> None:
+        SLOT.set(self.buffer, slot * SLOT.size, "generation", generation)
+
+    def clear(self, lease_id: int, now_ns: int) -> None:
+        """Forget the lease: from now on it is unknown. Nothing happens if it is already."""
+        slot = self._slot_of.pop(lease_id, None)
+        if slot is not None:
+            self._close(slot, now_ns)
+
+    def counters(self, slot: int) -> SlotCounters:
+        return SlotCounters(
+            *(
+                sum(SLOT.get(self.buffer, slot * SLOT.size, f"{path}_{name}") for path in ("kernel", "user"))
+                for name in SlotCounters._fields
+            )
+        )
+
+    def _store(self, slot: int, name: str, value: int) -> None:
+        self._words[(slot * SLOT.size + SLOT.offset[name]) // 8] = value
+
+    def _take(self, now_ns: int) -> int:
+        if not self._free or self._free[0][0] > now_ns:
+            raise OSError(errno.ENOSPC, "no free lease slot")
+        return self._free.popleft()[1]
+
+    def _fill(self, slot: int, lease: SlotLease) -> None:
+        keys = KeySchedule.of(lease.dp_key)
+        guard = (SLOT.get(self.buffer, slot * SLOT.size, "guard") + 1) & 0xFFFFFFFF
+        record = SLOT.pack(
+            state=SlotState.FREE,
+            expiry_ns=lease.expires_ns,
+            lease_id=lease.lease_id.to_bytes(16, "big"),
+            base=lease.extent.base,
+            length=lease.extent.length,
+            slab=lease.extent.slab,
+            generation=lease.generation,
+            max_read=lease.max_read,
+            max_write=lease.max_write,
+            plane=lease.plane,
+            rights=lease.rights,
+            auth=lease.auth,
+            guard=guard,
+            dp_key=lease.dp_key,
+            **keys._asdict(),
+        )
+        self.buffer[slot * SLOT.size : (slot + 1) * SLOT.size] = record
+
+    def _close(self, slot: int, now_ns: int) -> None:
+        """Free the slot and wipe its key; the guard stays, and the slot rests."""
+        self.set_state(slot, SlotState.FREE)
+        for name in ("dp_key", "ipad", "opad", "blake2s", "sip"):
+            SLOT.set(self.buffer, slot * SLOT.size, name, _WIPED[name])
+        self._free.append((now_ns + QUARANTINE_NS, slot))
+
+
+_WIPED = {"dp_key": bytes(32), "ipad": (0,) * 8, "opad": (0,) * 8, "blake2s": (0,) * 8, "sip": (0, 0)}

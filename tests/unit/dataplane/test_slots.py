@@ -1,0 +1,82 @@
+"""The slot table: what it tells the data paths, and what it must never let slip."""
+
+import errno
+
+import pytest
+
+from fabricbios.dataplane.slots import QUARANTINE_NS, SLOT, Extent, Plane, SlotLease, SlotState, SlotTable
+from fabricbios.model import DpAuth
+
+LEASE = SlotLease(
+    7 << 64 | 9, Plane.FBMU, Extent(2, 4096, 8192), 3, DpAuth.BLAKE2S_FULL, b"k" * 32, 1, 10**9, 1408, 1404
+)
+
+
+@pytest.fixture
+def table() -> SlotTable:
+    return SlotTable(memoryview(bytearray(4 * SLOT.size)))
+
+
+def test_hot_parts_start_on_cache_lines() -> None:
+    assert SLOT.size % 64 == 0
+    assert all(SLOT.offset[name] % 64 == 0 for name in ("state", "plane", "ipad", "dp_key", "kernel_reads", "window"))
+
+
+def test_install_tells_the_lease(table: SlotTable) -> None:
+    slot = table.install(LEASE, now_ns=0)
+    told = {name: table.get(slot, name) for name in ("state", "base", "length", "slab", "auth", "lease_id", "dp_key")}
+    assert told == {
+        "state": SlotState.ACTIVE, "base": 4096, "length": 8192, "slab": 2, "auth": 2,
+        "lease_id": LEASE.lease_id.to_bytes(16, "big"), "dp_key": b"k" * 32,
+    }  # fmt: skip
+
+
+def test_install_again_changes_nothing(table: SlotTable) -> None:
+    slot = table.install(LEASE, 0)
+    table.set_expiry(slot, 5)
+    assert table.install(LEASE, 0) == slot
+    assert table.get(slot, "expiry_ns") == 5
+
+
+def test_a_cleared_slot_rests_and_comes_back_with_another_guard(table: SlotTable) -> None:
+    slots = [table.install(LEASE._replace(lease_id=i), 0) for i in range(1, 5)]
+    guard = table.get(slots[1], "guard")
+    table.clear(2, now_ns=1000)
+    with pytest.raises(OSError, match="no free lease slot") as full:
+        table.install(LEASE._replace(lease_id=9), 1000 + QUARANTINE_NS - 1)
+    assert full.value.errno == errno.ENOSPC
+    assert table.install(LEASE._replace(lease_id=9), 1000 + QUARANTINE_NS) == slots[1]
+    assert table.get(slots[1], "guard") != guard
+
+
+def test_clear_wipes_the_key_in_every_form(table: SlotTable) -> None:
+    slot = table.install(LEASE, 0)
+    table.clear(LEASE.lease_id, 0)
+    keys = ("dp_key", "ipad", "opad", "blake2s", "sip")
+    assert table.get(slot, "state") == SlotState.FREE
+    assert all(not any(table.get(slot, name)) for name in keys)
+    assert table.find(LEASE.lease_id) is None
+    table.clear(LEASE.lease_id, 0)
+
+
+def test_rekey_starts_an_empty_window_without_a_write_mark(table: SlotTable) -> None:
+    old = table.install(LEASE, 0)
+    SLOT.set(table.buffer, old * SLOT.size, "write_mark", 77)
+    SLOT.set(table.buffer, old * SLOT.size, "highest", 78)
+    new = table.rekey(LEASE._replace(dp_key=b"n" * 32), 0)
+    assert (table.find(LEASE.lease_id), table.get(old, "state")) == (new, SlotState.FREE)
+    assert (table.get(new, "write_mark"), table.get(new, "highest"), table.get(new, "dp_key")) == (0, 0, b"n" * 32)
+
+
+def test_a_table_that_is_opened_again_is_adopted(table: SlotTable) -> None:
+    slot = table.install(LEASE, 0)
+    again = SlotTable(table.buffer)
+    assert list(again) == [(LEASE.lease_id, slot)]
+    assert again.install(LEASE._replace(lease_id=1), 0) != slot
+
+
+def test_counters_add_both_paths(table: SlotTable) -> None:
+    slot = table.install(LEASE, 0)
+    for name in ("kernel_reads", "user_reads", "user_bytes"):
+        SLOT.set(table.buffer, slot * SLOT.size, name, 3)
+    assert table.counters(slot) == (6, 0, 3, 0)
