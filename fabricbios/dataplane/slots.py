@@ -51,9 +51,11 @@ SLOT = Layout(
         Field("state", "u64", "enum SlotState, one aligned store revokes"),
         Field("expiry_ns", "u64", "CLOCK_BOOTTIME, one aligned store renews; now >= expiry_ns is over"),
         Field("lease_id", "u8", "as on the wire", 16),
-        Field("base", "u64", "first byte in the slab (FBBU: in the device)"),
+        Field(
+            "base", "u64", "FBMU: first byte in the flat memory, slab = address >> 28 (slab.py); FBBU: in the device"
+        ),
         Field("length", "u64", "bytes leased"),
-        Field("slab", "u32", "which slab (FBBU: which device)"),
+        Field("device", "u32", "FBBU: which device; FBMU: 0"),
         Field("generation", "u32", "of the lease, for people"),
         Field("max_read", "u32", "LIMITS, bytes; a path may bound it further by its datagram size"),
         Field("max_write", "u32", "LIMITS, bytes; likewise"),
@@ -88,11 +90,11 @@ SLOT = Layout(
 
 
 class Extent(NamedTuple):
-    """Where leased bytes lie: `length` bytes from `base` of slab number `slab`."""
+    """Where leased bytes lie: `length` bytes from `base` of the flat memory, or of device number `device`."""
 
-    slab: int
     base: int
     length: int
+    device: int = 0
 
 
 class SlotLease(NamedTuple):
@@ -212,7 +214,7 @@ class SlotTable:
             lease_id=lease.lease_id.to_bytes(16, "big"),
             base=lease.extent.base,
             length=lease.extent.length,
-            slab=lease.extent.slab,
+            device=lease.extent.device,
             generation=lease.generation,
             max_read=lease.max_read,
             max_write=lease.max_write,

@@ -8,7 +8,7 @@ from fabricbios.dataplane.slots import QUARANTINE_NS, SLOT, Extent, Plane, SlotL
 from fabricbios.model import DpAuth
 
 LEASE = SlotLease(
-    7 << 64 | 9, Plane.FBMU, Extent(2, 4096, 8192), 3, DpAuth.BLAKE2S_FULL, b"k" * 32, 1, 10**9, 1408, 1404
+    7 << 64 | 9, Plane.FBMU, Extent(4096, 8192, 2), 3, DpAuth.BLAKE2S_FULL, b"k" * 32, 1, 10**9, 1408, 1404
 )
 
 
@@ -24,9 +24,9 @@ def test_hot_parts_start_on_cache_lines() -> None:
 
 def test_install_tells_the_lease(table: SlotTable) -> None:
     slot = table.install(LEASE, now_ns=0)
-    told = {name: table.get(slot, name) for name in ("state", "base", "length", "slab", "auth", "lease_id", "dp_key")}
+    told = {name: table.get(slot, name) for name in ("state", "base", "length", "device", "auth", "lease_id", "dp_key")}
     assert told == {
-        "state": SlotState.ACTIVE, "base": 4096, "length": 8192, "slab": 2, "auth": 2,
+        "state": SlotState.ACTIVE, "base": 4096, "length": 8192, "device": 2, "auth": 2,
         "lease_id": LEASE.lease_id.to_bytes(16, "big"), "dp_key": b"k" * 32,
     }  # fmt: skip
 
