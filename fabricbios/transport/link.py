@@ -1,0 +1,253 @@
+"""The asker's end of a connection: dial a node, prove it, put many questions at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from aioquic.quic import events
+
+from fabricbios.errors import Disconnected, TimedOut
+from fabricbios.transport.certificate import PeerKey
+from fabricbios.transport.datagrams import Address, Endpoint
+from fabricbios.transport.identity import Identity
+from fabricbios.transport.limits import DEFAULTS, Limits
+from fabricbios.transport.quic import ClientConnection, unix_now
+
+Accept = Callable[[PeerKey], None]
+
+
+def accept_anyone(key: PeerKey) -> None:
+    """For tests and first looks: any proven key will do."""
+
+
+class Link:
+    """One QUIC connection to a node. `key` is the node's proven key; made by `dial`."""
+
+    def __init__(self, quic: ClientConnection, sock: socket.socket, address: Address, limits: Limits) -> None:
+        self.on_push: Callable[[bytes], None] = lambda data: None
+        self.on_closed: Callable[[], None] = lambda: None
+        self.remote = address
+        self._quic = quic
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = Endpoint(sock, self._receive, self._flush, self._refused)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._held: dict[int, bytearray] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_due = False
+        self._connected: asyncio.Future[None] = self._loop.create_future()
+        self._failure: Disconnected | None = None
+        self._alive_every = limits.idle_seconds / 3
+        self._keeper: asyncio.TimerHandle | None = None
+
+    @property
+    def key(self) -> PeerKey:
+        """The node's key, proven."""
+        assert self._quic.proof.key is not None, "dial() returns only proven links"
+        return self._quic.proof.key
+
+    @property
+    def closed(self) -> bool:
+        return self._failure is not None
+
+    async def open(self) -> None:
+        """Run the handshake. Raises Disconnected or Untrusted; `dial` limits the time."""
+        self._quic.connect(self.remote, self._loop.time())
+        self._transmit()
+        await self._connected
+        self._keep_alive()
+
+    async def request(self, data: bytes, timeout: float = 10.0) -> bytes:
+        """Put one question on a stream of its own and return the whole answer.
+
+        Raises TimedOut (the stream is given up), Disconnected when the node resets it or goes away.
+        """
+        stream, answer = self.ask(data)
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            raise TimedOut(f"no answer from {self.remote[0]} within {timeout:g} s") from None
+        finally:
+            if self._waiting.pop(stream, None) is not None:
+                self._give_up(stream)
+
+    def ask(self, data: bytes) -> tuple[int, asyncio.Future[bytes]]:
+        """Send one question; return its stream and the answer to come. Questions of one turn share packets."""
+        if self._failure is not None:
+            raise Disconnected(str(self._failure))
+        stream = self._quic.get_next_available_stream_id()
+        self._quic.send_stream_data(stream, data, end_stream=True)
+        answer = self._waiting[stream] = self._loop.create_future()
+        self._touch()
+        return stream, answer
+
+    def close(self) -> None:
+        """Say goodbye and be gone; nothing is waited for."""
+        self._end(Disconnected("the connection was closed here"))
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _receive(self, data: bytes, address: Address, local: bytes, endpoint: Endpoint) -> None:
+        self._quic.receive_datagram(data, address, self._loop.time())
+
+    def _refused(self, error: ConnectionError) -> None:
+        """ICMP says that nobody listens there. Once connected it may be forged, and the timers know better."""
+        if not self._connected.done():
+            self._end(Disconnected(f"{self.remote[0]} port {self.remote[1]}: {error.strerror}"))
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._failure is not None:
+            return
+        while (event := self._quic.next_event()) is not None:
+            self._take(event)
+        if self._quic.proof.refusal is not None:
+            self._end(None)
+        elif self._failure is None:
+            self._transmit()
+
+    def _take(self, event: events.QuicEvent) -> None:
+        if isinstance(event, events.StreamDataReceived):
+            self._data(event.stream_id, event.data, event.end_stream)
+        elif isinstance(event, events.StreamReset):
+            self._held.pop(event.stream_id, None)
+            self._settle(event.stream_id, Disconnected(f"the node reset the stream (code {event.error_code})"))
+        elif isinstance(event, events.HandshakeCompleted):
+            if not self._connected.done():
+                self._connected.set_result(None)
+        elif isinstance(event, events.ConnectionTerminated):
+            why = event.reason_phrase or f"code 0x{event.error_code:x}"
+            self._end(Disconnected(f"the connection to {self.remote[0]} ended: {why}"))
+
+    def _data(self, stream: int, data: bytes, fin: bool) -> None:
+        held = self._held.pop(stream, None)
+        if held is not None:
+            held += data
+        if not fin:
+            self._held[stream] = bytearray(data) if held is None else held
+        elif stream & 2:
+            self.on_push(data if held is None else bytes(held))
+        else:
+            self._settle(stream, data if held is None else bytes(held))
+
+    def _settle(self, stream: int, result: bytes | Disconnected) -> None:
+        answer = self._waiting.pop(stream, None)
+        if answer is None or answer.done():
+            return
+        if isinstance(result, bytes):
+            answer.set_result(result)
+        else:
+            answer.set_exception(result)
+
+    def _give_up(self, stream: int) -> None:
+        self._held.pop(stream, None)
+        if self._failure is None:
+            self._quic.abandon(stream, 0)
+            self._touch()
+
+    def _touch(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _transmit(self) -> None:
+        for data, address in self._quic.datagrams_to_send(self._loop.time()):
+            self._endpoint.send(data, address)
+        at = self._quic.get_timer()
+        if at is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        at, now = self._quic.get_timer(), self._loop.time()
+        if at is None or at <= now:
+            self._quic.handle_timer(now)
+            self._flush()
+        else:
+            self._timer = self._loop.call_at(at, self._timer_due)
+
+    def _keep_alive(self) -> None:
+        """Events can only reach a connection that lives."""
+        if self._failure is None:
+            self._quic.send_ping(0)
+            self._touch()
+            self._keeper = self._loop.call_later(self._alive_every, self._keep_alive)
+
+    def _end(self, why: Disconnected | None) -> None:
+        """Fail whatever waits, send the close that is due, and free the socket."""
+        if self._failure is not None:
+            return
+        self._failure = why or Disconnected("the node's key was refused")
+        self._quic.close()
+        for data, address in self._quic.datagrams_to_send(self._loop.time()):
+            self._endpoint.send(data, address)
+        self._endpoint.close()
+        for handle in (self._timer, self._keeper):
+            if handle is not None:
+                handle.cancel()
+        self._fail_all(self._quic.proof.refusal or self._failure)
+        self.on_closed()
+
+    def _fail_all(self, why: Exception) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(why)
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            if not answer.done():
+                answer.set_exception(why)
+
+
+async def dial(
+    host: str,
+    port: int,
+    identity: Identity | None,
+    accept: Accept,
+    timeout: float = 5.0,
+    limits: Limits = DEFAULTS,
+    clock: Callable[[], int] = unix_now,
+) -> Link:
+    """Connect to the first address of `host` that answers and whose proven key `accept` takes.
+
+    Raises Untrusted when `accept` does, TimedOut or Disconnected when no address answers.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise Disconnected(f"{host}: {error.strerror or error}") from error
+    failure: Disconnected | None = None
+    for family, _, _, _, address in found:
+        try:
+            return await _dial_one(family, address, ClientConnection(identity, limits, clock, accept), timeout, limits)
+        except Disconnected as error:
+            failure = error
+    raise failure or Disconnected(f"{host} has no address")
+
+
+async def _dial_one(family: int, address: Any, quic: ClientConnection, timeout: float, limits: Limits) -> Link:
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.receive_buffer)
+        sock.connect(address)
+    except OSError as error:
+        sock.close()
+        raise Disconnected(f"{address[0]}: {error.strerror}") from error
+    link = Link(quic, sock, address, limits)
+    try:
+        async with asyncio.timeout(timeout):
+            await link.open()
+    except TimeoutError:
+        link.close()
+        raise TimedOut(f"{address[0]} port {address[1]} does not answer within {timeout:g} s") from None
+    except asyncio.CancelledError:
+        link.close()
+        raise
+    return link

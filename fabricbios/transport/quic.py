@@ -1,0 +1,178 @@
+"""aioquic's connection, with identity, windows and acknowledgements our way. Pure protocol: no socket, no loop.
+
+What is overridden here is private to aioquic 1.7.2, which is why that version is pinned:
+* the TLS context is hardened as soon as it exists (tls.py);
+* windows grow with what was consumed, not with what was claimed: stock aioquic doubles a window once a
+  frame *names* an offset in its upper half, so a dozen one-byte frames make it allocate a gigabyte;
+* an acknowledgement that waits rides on the data that leaves, instead of in a packet of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import Limit, QuicConnection
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.stream import QuicStream
+from aioquic.tls import Epoch
+
+from fabricbios.model import ALPN
+from fabricbios.transport.certificate import PeerKey
+from fabricbios.transport.identity import Identity
+from fabricbios.transport.limits import Limits
+from fabricbios.transport.tls import PeerProof, ask_for_certificate, check_server
+
+DATAGRAM_SIZE = 1200  # fits every path; raised where the path is known to carry more
+ALERT_BASE = int(QuicErrorCode.CRYPTO_ERROR)  # 0x100 + the alert's number
+
+# What peers do wrong is counted, not logged: a flood must not fill the journal.
+logging.getLogger("quic").setLevel(logging.CRITICAL)
+
+
+def unix_now() -> int:
+    """The wall clock in seconds; certificates are judged by it."""
+    return int(time.time())
+
+
+class Connection(QuicConnection):
+    """A QUIC connection whose peer is proven. `proof.key` is set before any stream can be served."""
+
+    def __init__(self, configuration: QuicConfiguration, limits: Limits, **arguments: Any) -> None:
+        super().__init__(configuration=configuration, **arguments)
+        self.proof = PeerProof()
+        self.window = configuration.max_data
+        self.closed_with: int | None = None
+        self._local_max_streams_bidi = Limit(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", limits.streams)
+
+    def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None:
+        """As the base; `closed_with` says at once why, where aioquic reports it only after its closing period."""
+        if self.closed_with is None:
+            self.closed_with = error_code
+        super().close(error_code=error_code, frame_type=frame_type, reason_phrase=reason_phrase)
+
+    def has_stream(self, stream_id: int) -> bool:
+        """True while the stream can still be answered or reset."""
+        return stream_id in self._streams
+
+    def open_requests(self) -> list[int]:
+        """Return the client's streams that have not been received whole."""
+        return [n for n, stream in self._streams.items() if n & 3 == 0 and not stream.receiver.is_finished]
+
+    def pushes_open(self) -> int:
+        """Return how many of our unidirectional streams the peer has not acknowledged."""
+        return sum(n & 3 == 3 for n in self._streams)
+
+    def grant(self, stream_id: int, size: int) -> None:
+        """Let the peer send `size` bytes in all on this stream."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and size > stream.max_stream_data_local:
+            stream.max_stream_data_local = size
+
+    def abandon(self, stream_id: int, error_code: int) -> None:
+        """Reset both directions and hold nothing of the stream, whatever the peer goes on sending."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if not stream.receiver.is_finished:
+            stream.receiver.stop(error_code)
+            stream.receiver.is_finished = True
+            stream.receiver._buffer = bytearray()
+        if not stream.sender.is_finished:
+            stream.sender.reset(error_code)
+
+    def validated_address(self) -> tuple[Any, ...]:
+        """Return the address the peer proved to own: after a migration the old one until the new one answers."""
+        paths = self._network_paths
+        return tuple(next((path.addr for path in paths if path.is_validated), paths[0].addr))
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """As the base; an acknowledgement that is waiting for its timer leaves with the data."""
+        if self._handshake_confirmed:
+            space = self._spaces[Epoch.ONE_RTT]
+            if space.ack_at is not None and space.ack_at > now and self._has_data():
+                space.ack_at = now
+        return super().datagrams_to_send(now)
+
+    def _has_data(self) -> bool:
+        return any(not stream.sender.buffer_is_empty for stream in self._streams_queue)
+
+    def _write_connection_limits(self, builder: Any, space: Any) -> None:
+        limit = self._local_max_data
+        if limit.value - limit.used < self.window // 2:
+            held = sum(s.receiver.highest_offset for s in self._streams.values() if not s.receiver.is_finished)
+            limit.value = max(limit.value, limit.used - held + self.window)
+        used, limit.used = limit.used, 0  # the base doubles the limit by `used`: ours is set already
+        try:
+            super()._write_connection_limits(builder, space)
+        finally:
+            limit.used = used
+
+    def _write_stream_limits(self, builder: Any, space: Any, stream: QuicStream) -> None:
+        if stream.max_stream_data_local == stream.max_stream_data_local_sent:
+            return
+        seen, stream.receiver.highest_offset = stream.receiver.highest_offset, 0  # likewise
+        try:
+            super()._write_stream_limits(builder, space, stream)
+        finally:
+            stream.receiver.highest_offset = seen
+
+
+class ServerConnection(Connection):
+    """The node's side: asks for a certificate, serves 64 requests at once, takes no other streams."""
+
+    def __init__(
+        self, identity: Identity, limits: Limits, clock: Callable[[], int], original: bytes, retry: bytes
+    ) -> None:
+        configuration = QuicConfiguration(
+            is_client=False,
+            alpn_protocols=[ALPN],
+            certificate=identity.x509(clock()),
+            private_key=identity.private_key,
+            idle_timeout=limits.idle_seconds,
+            max_data=limits.first_window,
+            max_stream_data=limits.first_window,
+            max_datagram_size=DATAGRAM_SIZE,
+        )
+        self._clock = clock
+        super().__init__(
+            configuration, limits, original_destination_connection_id=original, retry_source_connection_id=retry
+        )
+        self._local_max_streams_uni = Limit(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", 0)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        ask_for_certificate(self.tls, self.proof, self._clock)
+
+
+class ClientConnection(Connection):
+    """The asker's side: shows its key if it has one, and takes only a server that `accept` takes."""
+
+    def __init__(
+        self,
+        identity: Identity | None,
+        limits: Limits,
+        clock: Callable[[], int],
+        accept: Callable[[PeerKey], None],
+    ) -> None:
+        configuration = QuicConfiguration(
+            is_client=True,
+            alpn_protocols=[ALPN],
+            certificate=identity.x509(clock()) if identity else None,
+            private_key=identity.private_key if identity else None,
+            idle_timeout=limits.idle_seconds,
+            max_data=limits.window,
+            max_stream_data=limits.window,
+            max_datagram_size=DATAGRAM_SIZE,
+            verify_mode=ssl.CERT_NONE,  # there is no public CA here; check_server is the check
+        )
+        self._clock, self._accept = clock, accept
+        super().__init__(configuration, limits)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        check_server(self.tls, self.proof, self._clock, self._accept)
