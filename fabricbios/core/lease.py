@@ -1,0 +1,434 @@
+"""One lease, from asked for to gone: the only place where a lease changes state (D8).
+
+A lease is a plan: an ordered tuple of steps. Binding does them forward, teardown undoes backward, one
+effect at a time. A do that failed may have half happened, so it is undone too. A failed undo is retried,
+then the lease is FENCED: never skipped. Whatever arrives during a step waits for that step.
+
+Methods answer with what happened (`core.happened`); the caller (`core.leases`) turns that into
+answers, events and accounts. Times are CLOCK_BOOTTIME nanoseconds unless they say unix.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from fabricbios.core import record
+from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo
+from fabricbios.core.happened import Cause, Happened, Job, Teardown, What
+from fabricbios.core.record import Kept
+from fabricbios.errors import LocalMisuse
+from fabricbios.model import NS, Instant, LeaseState
+from fabricbios.ports import LeaseSpec
+
+# Every legal move. FREE has no way out; FENCED only the one that FENCE_CLEAR proves.
+TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
+    LeaseState.PENDING: frozenset({LeaseState.ACTIVE, LeaseState.TEARING_DOWN}),
+    LeaseState.ACTIVE: frozenset({LeaseState.GRACE, LeaseState.WARNED, LeaseState.TEARING_DOWN}),
+    LeaseState.GRACE: frozenset({LeaseState.ACTIVE, LeaseState.TEARING_DOWN}),
+    LeaseState.WARNED: frozenset({LeaseState.TEARING_DOWN}),
+    LeaseState.TEARING_DOWN: frozenset({LeaseState.FREE, LeaseState.FENCED}),
+    LeaseState.FENCED: frozenset({LeaseState.FREE}),
+    LeaseState.FREE: frozenset(),
+}
+BOUND = frozenset({LeaseState.ACTIVE, LeaseState.GRACE, LeaseState.WARNED})
+
+UNDO_FOR_NS = 5 * NS  # D8: a step is retried that long, then it fences
+FIRST_RETRY_NS, LAST_RETRY_NS = NS // 20, NS
+FORGET_AFTER_NS = 30 * NS  # D10
+MAX_JOBS = 8  # renewals and re-keyings of one lease that may wait for each other
+
+
+class Lease:
+    """See the module. Public attributes are read by everybody and written here alone."""
+
+    __slots__ = (
+        "_jobs", "_running", "_tlvs", "_written", "adopting", "armed_ns", "boot", "cause", "counted", "done",
+        "ended_ns", "ends_unix", "forget_due", "grace_ns", "plan", "revoke_ns", "spec", "state", "teardown",
+    )  # fmt: skip
+
+    def __init__(self, spec: LeaseSpec, plan: tuple[str, ...], grace_ns: int, ends_unix: int, boot: str) -> None:
+        self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot = spec, plan, grace_ns, ends_unix, boot
+        self.state = LeaseState.PENDING
+        self.cause: Cause | None = None
+        self.done = 0  # steps that may be held
+        self.revoke_ns = 0  # end of a revocation's grace
+        self.ended_ns = 0  # when it became FREE
+        self.forget_due = False
+        self.adopting = False
+        self.teardown: Teardown | None = None
+        self.armed_ns = -1  # core.timers
+        self.counted: LeaseState | None = None  # core.leases
+        self._written = ""  # last stage of record.Kept that the journal has
+        self._running: Effect | None = None
+        self._jobs: deque[Job] | None = None
+        self._tlvs: tuple[Any, ...] | None = None  # collected until the answer is made
+
+    @classmethod
+    def restore(cls, kept: Kept, boot: str, now: Instant) -> Lease:
+        """Return a lease of a predecessor: to be adopted if it was whole and has time left, else torn down."""
+        lease = cls(kept.spec, kept.plan, kept.grace_ns, kept.ends_unix, kept.boot)
+        lease._written = kept.stage
+        lease.done = len(kept.plan)  # any of them may be held; undo is idempotent
+        lease.revoke_ns = kept.revoke_ns
+        if kept.stage == "fenced":
+            lease._begin_teardown(Cause(kept.cause or "revoked"), now)
+            lease._move(LeaseState.FENCED)
+        elif kept.stage in ("bound", "warned") and kept.boot == boot and now.boot_ns < kept.spec.expires_ns:
+            lease.adopting = True
+        else:
+            over = now.boot_ns >= kept.spec.expires_ns if kept.boot == boot else now.unix >= kept.ends_unix
+            fallback = "expired" if over else "revoked"
+            lease._begin_teardown(Cause(kept.cause or fallback), now)
+        return lease
+
+    def kept(self) -> Kept | None:
+        """Return what the journal must hold of this lease now, None for nothing."""
+        if self.state is LeaseState.FREE or not self._written:
+            return None
+        cause = self.cause.value if self.cause and self._written in ("down", "fenced") else ""
+        revoke_ns = self.revoke_ns if self._written == "warned" else 0
+        return Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot, self._written, revoke_ns, cause)
+
+    # -- what is wanted of it
+
+    @property
+    def ending(self) -> bool:
+        """Teardown has begun, or waits for a step to finish."""
+        return self.cause is not None
+
+    @property
+    def busy(self) -> bool:
+        return self._running is not None
+
+    @property
+    def full(self) -> bool:
+        """No further change is taken for now."""
+        return self._jobs is not None and len(self._jobs) >= MAX_JOBS
+
+    def expired(self, now: Instant) -> bool:
+        return self.cause is Cause.EXPIRED or (self.cause is None and now.boot_ns >= self.spec.expires_ns)
+
+    def change(self, job: Job) -> None:
+        """Renew or re-key a bound lease, after what was asked before."""
+        if self.state not in BOUND or self.ending or self.full:
+            raise LocalMisuse(f"a {self.state.name} lease takes no change now")
+        if self._jobs is None:
+            self._jobs = deque()
+        self._jobs.append(job)
+
+    def warn(self, revoke_ns: int) -> None:
+        """Revoke with grace: from now on no renewal; teardown at `revoke_ns` or at the end, what comes first."""
+        self.revoke_ns = min(revoke_ns, self.spec.expires_ns)
+        self._move(LeaseState.WARNED)
+
+    def tear_down(self, cause: Cause, now: Instant) -> list[Happened]:
+        """Begin teardown, after the step at hand. Safe in any state; the first cause counts."""
+        if self.cause is None:
+            self.cause = cause
+        return self._settle(now)
+
+    def clear(self) -> None:
+        """FENCE_CLEAR: try the undos again, once each. CLEAR_FAILED or FREED comes of it."""
+        if self.state is not LeaseState.FENCED or self.teardown is None:
+            raise LocalMisuse(f"a {self.state.name} lease is not fenced")
+        self.teardown.clearing = True
+
+    def fence_at_once(self, now: Instant) -> Record | None:
+        """The daemon must go: FENCED as things are, whatever runs. Return what the journal is to hold of it."""
+        if self.state in (LeaseState.FREE, LeaseState.FENCED):
+            return None
+        self._running = None
+        if self.state is not LeaseState.TEARING_DOWN:
+            self._begin_teardown(self.cause or Cause.REVOKED, now)
+        self._move(LeaseState.FENCED)
+        return self._record("fenced", durable=True)
+
+    # -- time
+
+    def next_deadline(self) -> int | None:
+        """When handle_timer has something to do, None while only an effect can move this lease."""
+        if self.state is LeaseState.FREE:
+            return None if self.forget_due else self.ended_ns + FORGET_AFTER_NS
+        if self.teardown is not None:
+            return self.teardown.retry_ns if self.teardown.retry_ns >= 0 else None
+        if self.cause is not None:
+            return None
+        if self.state is LeaseState.WARNED:
+            return self.revoke_ns
+        if self._jobs:
+            return None  # a change accepted before the end is decided first
+        return self.spec.expires_ns + (self.grace_ns if self.state is LeaseState.GRACE else 0)
+
+    def handle_timer(self, now: Instant) -> list[Happened]:
+        due = self.next_deadline()
+        if due is None or now.boot_ns < due:
+            return []
+        if self.state is LeaseState.FREE:
+            self.forget_due = True
+            return []
+        if self.teardown is not None:
+            self.teardown.retry_ns = -1
+            return []
+        if self.state is LeaseState.WARNED:
+            return self.tear_down(Cause.REVOKED, now)
+        return self._expire(now)
+
+    def _expire(self, now: Instant) -> list[Happened]:
+        happened = [] if self.state is LeaseState.GRACE else [Happened(What.EXPIRED)]
+        if self.state is LeaseState.ACTIVE and now.boot_ns < self.spec.expires_ns + self.grace_ns:
+            self._move(LeaseState.GRACE)
+            return happened
+        return happened + self.tear_down(Cause.EXPIRED, now)
+
+    # -- effects
+
+    def next_effect(self) -> Effect | None:
+        """Return the one effect to carry out now, or None. Each is returned once, one at a time."""
+        if self._running is None:
+            self._running = self._choose()
+            return self._running
+        return None
+
+    def _choose(self) -> Effect | None:
+        if self.state is LeaseState.PENDING:
+            return self._bind_next()
+        if self.state is LeaseState.TEARING_DOWN:
+            return self._undo_next()
+        if self.state is LeaseState.FENCED:
+            return self._fenced_next()
+        if self.state is LeaseState.FREE:
+            return Forget(self.spec) if self.forget_due else None
+        if self.state is LeaseState.WARNED and self._written != "warned":
+            return self._record("warned", revoke_ns=self.revoke_ns)
+        return self._change_next()
+
+    def _bind_next(self) -> Effect:
+        if self.adopting:
+            return Adopt(self.spec)
+        if not self._written:
+            entry = record.lease_entry(Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot))
+            return Record(self.spec, entry, durable=True)
+        if self.done < len(self.plan):
+            return Do(self.spec, self.plan[self.done])
+        return self._record("bound")
+
+    def _undo_next(self) -> Effect | None:
+        if self.teardown is None or self.teardown.retry_ns >= 0:
+            return None
+        if self.done and self._written != "down":
+            assert self.cause is not None
+            return self._record("down", cause=self.cause.value)
+        return self._undo_or_end()
+
+    def _undo_or_end(self) -> Effect:
+        if self.done:
+            return Undo(self.spec, self.plan[self.done - 1])
+        return self._record("end", durable=True)
+
+    def _fenced_next(self) -> Effect | None:
+        assert self.teardown is not None
+        if self._written != "fenced":
+            return self._record("fenced", durable=True)
+        if not self.teardown.told:
+            return Fence(self.spec)
+        return self._undo_or_end() if self.teardown.clearing else None
+
+    def _change_next(self) -> Effect | None:
+        if not self._jobs:
+            return None
+        job = self._jobs[0]
+        if job.dp_key:
+            return Rekey(self.spec._replace(dp_key=job.dp_key, reached=job.reached))
+        if job.reverting:
+            return Renew(self.spec)
+        spec, ends_unix = self._renewed(job)
+        if job.recorded:
+            return Renew(spec)
+        fields = {"generation": spec.generation, "expires_ns": spec.expires_ns, "ends_unix": ends_unix}
+        return self._record("renew", **fields)
+
+    def _renewed(self, job: Job) -> tuple[LeaseSpec, int]:
+        """Never shortens (D8), and raises the generation whatever became of the end."""
+        spec = self.spec._replace(generation=self.spec.generation + 1)
+        if job.expires_ns <= spec.expires_ns:
+            return spec, self.ends_unix
+        return spec._replace(expires_ns=job.expires_ns), max(job.ends_unix, self.ends_unix)
+
+    def _record(self, rec: str, durable: bool = False, **fields: Any) -> Record:
+        return Record(self.spec, record.note(rec, self.spec.lease_id, **fields), durable)
+
+    def effect_succeeded(self, effect: Effect, result: Sequence[Any], now: Instant) -> list[Happened]:
+        """Take note of a success; `result` are the TLV values of Do, Adopt and Rekey."""
+        self._finish(effect)
+        return self._succeeded(effect, tuple(result), now) + self._settle(now)
+
+    def _succeeded(self, effect: Effect, result: tuple[Any, ...], now: Instant) -> list[Happened]:
+        if isinstance(effect, Record):
+            return self._recorded(effect.entry["rec"], now)
+        if isinstance(effect, Do):
+            self.done += 1
+            self._tlvs = (*(self._tlvs or ()), *result)
+        elif isinstance(effect, Undo):
+            self._undone()
+        elif isinstance(effect, Adopt):
+            return self._adopted()
+        elif isinstance(effect, Renew | Rekey):
+            return self._changed(effect, result)
+        elif isinstance(effect, Fence):
+            self._tell()
+        elif isinstance(effect, Forget):
+            return [Happened(What.FORGOTTEN)]
+        return []
+
+    def effect_failed(self, effect: Effect, error: OSError, now: Instant) -> list[Happened]:
+        """Take note of a failure: what may have half happened is taken back, what must go is tried again."""
+        self._finish(effect)
+        return self._failed(effect, error, now) + self._settle(now)
+
+    def _failed(self, effect: Effect, error: OSError, now: Instant) -> list[Happened]:
+        if isinstance(effect, Record):
+            return self._not_recorded(effect.entry["rec"], error, now)
+        if isinstance(effect, Do):
+            self.done += 1
+            return self._bind_failed(error)
+        if isinstance(effect, Adopt):
+            self.adopting = False
+            self.cause = self.cause or Cause.REVOKED
+        elif isinstance(effect, Undo):
+            return self._undo_failed(error, now)
+        elif isinstance(effect, Renew | Rekey):
+            return self._change_failed(effect, error)
+        elif isinstance(effect, Fence):
+            self._tell()
+        elif isinstance(effect, Forget):
+            return [Happened(What.FORGOTTEN, error=error)]
+        return []
+
+    def _finish(self, effect: Effect) -> None:
+        if effect is not self._running:
+            raise LocalMisuse(f"{effect} was not asked for")
+        self._running = None
+
+    # -- what effects lead to
+
+    def _recorded(self, rec: str, now: Instant) -> list[Happened]:
+        if rec == "renew":
+            if self._jobs:
+                self._jobs[0].recorded = True
+        elif rec == "end":
+            return self._gone(now)
+        else:
+            self._written = rec
+        if rec == "bound" and self.cause is None:
+            tlvs, self._tlvs = self._tlvs or (), None
+            self._move(LeaseState.ACTIVE)
+            return [Happened(What.BOUND, tlvs=tlvs)]
+        return []
+
+    def _not_recorded(self, rec: str, error: OSError, now: Instant) -> list[Happened]:
+        """Nothing new is begun on a journal that fails, but what must end goes on: that is only repeated."""
+        if rec == "renew":
+            return self._end_job(What.CHANGE_FAILED, error=error) if self._jobs else []
+        if rec in ("lease", "bound"):
+            self._written = "lease"  # it may stand there after all
+            return self._bind_failed(error)
+        return self._recorded(rec, now)
+
+    def _bind_failed(self, error: OSError) -> list[Happened]:
+        self.cause = self.cause or Cause.FAILED
+        return [Happened(What.BIND_FAILED, error=error)]
+
+    def _adopted(self) -> list[Happened]:
+        self.adopting = False
+        if self.cause is not None:
+            return []
+        self._move(LeaseState.ACTIVE)
+        if self.revoke_ns:
+            self._move(LeaseState.WARNED)
+        return [Happened(What.ADOPTED)]
+
+    def _changed(self, effect: Renew | Rekey, result: tuple[Any, ...]) -> list[Happened]:
+        if isinstance(effect, Rekey):
+            self.spec = effect.lease
+            return self._end_job(What.REKEYED, tlvs=result) if self._jobs else []
+        if self._jobs and self._jobs[0].reverting:
+            return self._end_job(What.CHANGE_FAILED)
+        if self._jobs:
+            self.ends_unix = self._renewed(self._jobs[0])[1]
+        self.spec = effect.lease
+        if self.state is LeaseState.GRACE:
+            self._move(LeaseState.ACTIVE)
+        return self._end_job(What.RENEWED) if self._jobs else []
+
+    def _change_failed(self, effect: Renew | Rekey, error: OSError) -> list[Happened]:
+        if not self._jobs:
+            return []
+        job = self._jobs[0]
+        if isinstance(effect, Renew) and not job.reverting:
+            job.reverting = True
+            return []
+        if isinstance(effect, Renew):
+            self.cause = self.cause or Cause.REVOKED  # what the data plane believes is unknown: fail closed
+        return self._end_job(What.CHANGE_FAILED, error=error)
+
+    def _end_job(self, what: What, tlvs: tuple[Any, ...] = (), error: OSError | None = None) -> list[Happened]:
+        assert self._jobs
+        job = self._jobs.popleft()
+        self._jobs = self._jobs or None
+        return [Happened(what, job, tlvs, error)]
+
+    def _undone(self) -> None:
+        assert self.teardown is not None
+        self.done -= 1
+        self.teardown.failing_since_ns, self.teardown.tries = -1, 0
+
+    def _undo_failed(self, error: OSError, now: Instant) -> list[Happened]:
+        down = self.teardown
+        assert down is not None
+        if self.state is LeaseState.FENCED:
+            down.clearing = False
+            return [Happened(What.CLEAR_FAILED, error=error)]
+        if down.failing_since_ns < 0:
+            down.failing_since_ns = now.boot_ns
+        give_up_ns = down.failing_since_ns + UNDO_FOR_NS
+        if now.boot_ns >= give_up_ns:
+            self._move(LeaseState.FENCED)
+            return [Happened(What.FENCED, error=error)]
+        wait_ns = min(FIRST_RETRY_NS << min(down.tries, 16), LAST_RETRY_NS)
+        down.tries += 1
+        down.retry_ns = min(now.boot_ns + wait_ns, give_up_ns)
+        return []
+
+    def _tell(self) -> None:
+        assert self.teardown is not None
+        self.teardown.told = True
+
+    def _gone(self, now: Instant) -> list[Happened]:
+        self._move(LeaseState.FREE)
+        self.ended_ns = now.boot_ns
+        return [Happened(What.FREED)]
+
+    def _settle(self, now: Instant) -> list[Happened]:
+        """Begin the teardown that waited for a step; end the one that has nothing to undo or to record."""
+        if self.cause is None or self._running is not None or self.teardown is not None:
+            return []
+        happened = [Happened(What.ENDING)]
+        if self.state is LeaseState.PENDING and self.cause is not Cause.FAILED:
+            happened.insert(0, Happened(What.BIND_FAILED))
+        happened += [Happened(What.CHANGE_REFUSED, job) for job in self._jobs or ()]
+        self._jobs = None
+        self._begin_teardown(self.cause, now)
+        return happened + (self._gone(now) if not self._written else [])
+
+    def _begin_teardown(self, cause: Cause, now: Instant) -> None:
+        self.cause = cause
+        self._tlvs = None
+        self.teardown = Teardown(now.boot_ns)
+        self._move(LeaseState.TEARING_DOWN)
+
+    def _move(self, to: LeaseState) -> None:
+        if to not in TRANSITIONS[self.state]:
+            raise LocalMisuse(f"lease {self.spec.lease_id:#x}: {self.state.name} -> {to.name} is no move")
+        self.state = to
