@@ -1,0 +1,146 @@
+"""A relay: hears ANNOUNCE and WITHDRAW, answers SOLICIT for all it has heard (D4, D5, relay discovery profile).
+
+It verifies what it hears, and hands on the proof with it, so that nobody has to believe a relay.
+Sans-IO, in core's one shape.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from fabricbios.core.answers import Answers, Datagram
+from fabricbios.core.filters import matches
+from fabricbios.core.gate import Gate, Incoming
+from fabricbios.core.heard import HeardNodes
+from fabricbios.core.trust import TrustStore
+from fabricbios.errors import WireError
+from fabricbios.model import NS, Instant, id_of_key
+from fabricbios.ports import UdpPeer
+from fabricbios.wire.discovery import Announce, Solicit, Withdraw
+from fabricbios.wire.frame import HEADER_SIZE, FrameFlag, MsgType
+from fabricbios.wire.inventory import NodeCertificate
+from fabricbios.wire.proof import add_proof, has_relay_tags
+
+MAX_NODES = 4096
+MAX_PAYLOAD = 64 * 1024  # D1: an entry of the answer is a `bytes` on UDP
+_ROOM_FOR_TAGS = 128
+_SWEEP_NS = NS
+
+
+class Relay:
+    """`rng(n)` gives n random bytes. `trust` decides whom it lists, by its mode."""
+
+    def __init__(
+        self, node_id: int, trust: TrustStore, *, max_nodes: int = MAX_NODES, rng: Callable[[int], bytes]
+    ) -> None:
+        self.node_id = node_id
+        self._trust = trust
+        self._nodes = HeardNodes(max_nodes)
+        self._gate = Gate(node_id, frozenset({MsgType.ANNOUNCE, MsgType.WITHDRAW, MsgType.SOLICIT}))
+        self._answers = Answers(node_id, rng)
+        self._outgoing: deque[Datagram] = deque()
+        self._sweep_ns = 0
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        """(message type, result) -> how often; `fabricbios_discovery_messages_total`."""
+        return self._gate.counts
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def receive(self, data: bytes, peer: UdpPeer, now: Instant) -> None:
+        """Take one datagram; what it draws is in `datagrams_to_send` and `counts`."""
+        frame = self._gate.open(data, peer, now)
+        if frame is None:
+            return
+        message = self._gate.admit(frame, self._key_of(frame.sender), peer, now)
+        if message is None:
+            return
+        try:
+            result = self._take(message, now)
+        except WireError:
+            result = "malformed"
+        self._gate.count(message.msg_type, result)
+
+    def handle_timer(self, now: Instant) -> None:
+        self._gate.handle_timer(now)
+        if now.boot_ns >= self._sweep_ns:
+            self._sweep_ns = now.boot_ns + _SWEEP_NS
+            self._gate.counts["announce", "expired"] += self._nodes.expire(now)
+
+    def next_deadline(self) -> int | None:
+        """Return CLOCK_BOOTTIME in ns, or None. While there are nodes they are looked through once a second."""
+        sweep = self._sweep_ns if len(self._nodes) else None
+        return min((d for d in (sweep, self._gate.next_deadline()) if d is not None), default=None)
+
+    def datagrams_to_send(self, now: Instant) -> list[Datagram]:
+        datagrams = list(self._outgoing)
+        self._outgoing.clear()
+        return datagrams
+
+    def next_effect(self) -> None:
+        """A relay keeps nothing on disk: its nodes announce themselves again."""
+
+    def _key_of(self, node_id: int) -> bytes | None:
+        heard = self._nodes.get(node_id)
+        return self._trust.knows(node_id) or (heard.announce.public_key if heard else None)
+
+    def _take(self, message: Incoming, now: Instant) -> str:
+        if message.msg_type == MsgType.SOLICIT:
+            return self._solicited(message, now)
+        if not message.signed:
+            return "unsigned"
+        if message.msg_type == MsgType.ANNOUNCE:
+            return self._announced(message, now)
+        return self._withdrawn(message)
+
+    def _announced(self, message: Incoming, now: Instant) -> str:
+        announce = Announce.unpack(message.payload)
+        if not message.sender == announce.node_id == id_of_key(announce.public_key):
+            return "wrong_id"
+        if len(message.payload) > MAX_PAYLOAD - _ROOM_FOR_TAGS:
+            return "too_long"
+        if has_relay_tags(message.payload):
+            return "relay_tags"
+        certificate = _certificate(announce)
+        if not self._trust.lists(announce.node_id, announce.public_key, certificate, now):
+            return "untrusted"
+        if not self._nodes.is_new(announce.node_id, announce.sequence):
+            return "old"
+        vouched = self._trust.vouched(announce.node_id, announce.public_key, certificate, now)
+        kept = self._nodes.put(announce, _listed(message, now), vouched, now)
+        return "accepted" if kept else "full"
+
+    def _withdrawn(self, message: Incoming) -> str:
+        withdraw = Withdraw.unpack(message.payload)
+        if withdraw.node_id != message.sender:
+            return "wrong_id"
+        if withdraw.node_id not in self._nodes:
+            return "unknown_node"
+        is_legacy = len(message.payload) == 16  # has no sequence; its signature and fresh nonce must do (D4)
+        if not is_legacy and not self._nodes.is_new(withdraw.node_id, withdraw.sequence):
+            return "old"
+        self._nodes.drop(withdraw.node_id, withdraw.sequence)
+        return "accepted"
+
+    def _solicited(self, message: Incoming, now: Instant) -> str:
+        solicit = Solicit.unpack(message.payload)
+        entries = [h.listed for h in self._nodes.live(now) if matches(h.announce, solicit.filters)]
+        result, datagrams = self._answers.answer(message, solicit, entries, now)
+        self._outgoing.extend(datagrams)
+        return result
+
+
+def _certificate(announce: Announce) -> bytes:
+    """Return the first NODE_CERTIFICATE of the extensions as wire bytes, b"" if there is none."""
+    return next((tlv.pack() for tlv in announce.extensions if isinstance(tlv, NodeCertificate)), b"")
+
+
+def _listed(message: Incoming, now: Instant) -> bytes:
+    """Return the entry with our TLVs; what came in fragments, or deflated, has no header that could prove it."""
+    frame = message.frames[0]
+    plain = len(message.frames) == 1 and frame.flags == FrameFlag.SIGNED
+    header = frame.pack()[:HEADER_SIZE] if plain else None
+    return add_proof(message.payload, now.unix, header, frame.signature or b"")
