@@ -6,7 +6,7 @@ and the simulator fake them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fabricbios.model import Binding, DpAuth, ResourceType
@@ -34,6 +34,20 @@ class StreamPeer(NamedTuple):
     certificate: bytes
     remote: tuple[str, int]
     local: tuple[str, int]
+
+
+class TrustedKeys(NamedTuple):
+    """What the trust directories hold; ids to raw 32-byte keys.
+
+    `learned` are the pins that a claim made. `approved` may ENROLL. `broken` names the files that could
+    not be read: whoever they were to trust, nobody else may claim the node in their stead.
+    """
+
+    peers: Mapping[int, bytes] = {}
+    learned: Mapping[int, bytes] = {}
+    controllers: Mapping[int, bytes] = {}
+    approved: Mapping[int, bytes] = {}
+    broken: Sequence[str] = ()
 
 
 class LeaseSpec(NamedTuple):

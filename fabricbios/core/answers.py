@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from fabricbios.core.gate import Incoming
 from fabricbios.model import Instant
 from fabricbios.ports import UdpPeer
-from fabricbios.wire.discovery import COOKIE_SIZE, AnnounceBytes, Solicit, SolicitResponse, SolicitRetry
+from fabricbios.wire.discovery import COOKIE_SIZE, Solicit, SolicitResponse, SolicitRetry
 from fabricbios.wire.fragmentation import cut
 from fabricbios.wire.frame import HEADER_SIZE, Frame, FrameFlag, MsgType
 from fabricbios.wire.rules import LIST_LIMIT, MESSAGE_LIMIT
@@ -57,7 +57,7 @@ class Answers:
         return any(hmac.compare_digest(cookie, self.cookie(peer, m)) for m in (minute, minute - 1))
 
     def _listed(self, question: Incoming, entries: Sequence[bytes], now: Instant) -> list[Datagram]:
-        payload = SolicitResponse(tuple(AnnounceBytes(entry) for entry in entries)).pack()
+        payload = SolicitResponse(tuple(entries)).pack()
         frame = self._frame(MsgType.RESPONSE, question, payload, now)
         pieces = cut(frame, frag_v2=bool(question.flags & FrameFlag.FRAG_V2))
         return [(piece.pack(), question.peer) for piece in pieces]

@@ -103,13 +103,11 @@ class Gate:
         known = key is not None and bool(frame.flags & FrameFlag.SIGNED)
         if known:
             self._verify((frame,), key, peer, now)
-        frames: tuple[Frame, ...] | None = (frame,)
-        if frame.fragmented:
-            if known:
-                self._fresh(self._replay.reserve(frame.sender, frame.request_id, frame.nonce, now))
-            frames = self._reassembler.add(frame, peer, now)
-            if frames is None:
-                return None
+        if known and frame.fragmented:
+            self._fresh(self._replay.reserve(frame.sender, frame.request_id, frame.nonce, now))
+        frames = self._reassembler.add(frame, peer, now) if frame.fragmented else (frame,)
+        if frames is None:
+            return None
         payload = b"".join(f.payload for f in frames)
         signed = known or self._introduced(frames, payload, peer, now)
         if known and frame.fragmented:

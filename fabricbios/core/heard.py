@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from fabricbios.model import NS, Instant
-from fabricbios.wire import Announce
+from fabricbios.wire.discovery import Announce
 
 MAX_TTL_SECS = 86_400  # nobody is believed for longer than a day
 

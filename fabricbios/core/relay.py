@@ -117,7 +117,7 @@ class Relay:
         withdraw = Withdraw.unpack(message.payload)
         if withdraw.node_id != message.sender:
             return "wrong_id"
-        if withdraw.node_id not in self._nodes:
+        if self._nodes.get(withdraw.node_id) is None:
             return "unknown_node"
         is_legacy = len(message.payload) == 16  # has no sequence; its signature and fresh nonce must do (D4)
         if not is_legacy and not self._nodes.is_new(withdraw.node_id, withdraw.sequence):

@@ -7,13 +7,12 @@ other: `pinned` takes pinned keys, `certified` certificates too, `tofu` besides 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from fabricbios.errors import WireError
 from fabricbios.model import Instant, id_of_key
-from fabricbios.ports import StreamPeer
+from fabricbios.ports import StreamPeer, TrustedKeys
 from fabricbios.wire.certificate import Certificate
 from fabricbios.wire.seal import verify_certificate
 
@@ -24,20 +23,6 @@ class TrustMode(StrEnum):
     TOFU = "tofu"
     PINNED = "pinned"
     CERTIFIED = "certified"
-
-
-class TrustedKeys(NamedTuple):
-    """What the trust directories hold; ids to raw 32-byte keys.
-
-    `learned` are the pins that a claim made. `approved` may ENROLL. `broken` names the files that could
-    not be read: whoever they were to trust, nobody else may claim the node in their stead.
-    """
-
-    peers: Mapping[int, bytes] = {}
-    learned: Mapping[int, bytes] = {}
-    controllers: Mapping[int, bytes] = {}
-    approved: Mapping[int, bytes] = {}
-    broken: Sequence[str] = ()
 
 
 class PinPeer(NamedTuple):
