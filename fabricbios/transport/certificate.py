@@ -89,16 +89,16 @@ def read(der: bytes, unix: int) -> PeerKey:
         raise tls.AlertBadCertificate("certificate cannot be parsed") from error
     if not isinstance(key, Ed25519PublicKey):
         raise tls.AlertUnsupportedCertificate("key is not Ed25519")
-    _check_self_signed(parsed, key)
+    _check_self_signed(parsed)
     if not parsed.not_valid_before_utc.timestamp() <= unix <= parsed.not_valid_after_utc.timestamp():
         raise tls.AlertCertificateExpired("certificate is outside its dates")
     return PeerKey(raw_key(key), _carried(extensions))
 
 
-def _check_self_signed(parsed: x509.Certificate, key: Ed25519PublicKey) -> None:
+def _check_self_signed(parsed: x509.Certificate) -> None:
     try:
-        key.verify(parsed.signature, parsed.tbs_certificate_bytes)
-    except InvalidSignature as error:
+        parsed.verify_directly_issued_by(parsed)
+    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError) as error:
         raise tls.AlertBadCertificate("certificate is not signed by its own key") from error
 
 

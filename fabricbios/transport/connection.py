@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aioquic.quic import events
 from aioquic.quic.packet import QuicErrorCode
@@ -36,11 +36,25 @@ class Handler(Protocol):
         """Return how long this request may be. More than `Limits.first_request` says the peer is trusted."""
 
 
+class Counts(NamedTuple):
+    """The server's counters, shared by its connections; their names are listed at QuicServer."""
+
+    handshakes: Counter[str]
+    faults: Counter[str]
+
+
 class Session:
-    """A connection as the server keeps it. `counts` are the server's, by name."""
+    """A connection as the server keeps it."""
 
     def __init__(
-        self, number: int, quic: ServerConnection, endpoint: Endpoint, handler: Handler, limits: Limits, now: float
+        self,
+        number: int,
+        quic: ServerConnection,
+        endpoint: Endpoint,
+        handler: Handler,
+        limits: Limits,
+        counts: Counts,
+        now: float,
     ) -> None:
         self.number, self.quic, self.endpoint = number, quic, endpoint
         self.started = self.active = now
@@ -48,8 +62,7 @@ class Session:
         self.cids: set[bytes] = set()
         self.opened = self.trusted = self.ended = False
         self.timer: asyncio.TimerHandle | None = None
-        self.counts: Counter[str] = Counter()
-        self._handler, self._limits = handler, limits
+        self._handler, self._limits, self._counts = handler, limits, counts
         self._key = PeerKey(b"", b"")
         self._node_id = 0
         self._held: dict[int, bytearray] = {}  # requests on their way in
@@ -95,7 +108,7 @@ class Session:
             return
         self._key, self._node_id = key, key.node_id if key.public_key else 0
         self.opened = True
-        self.counts["ok" if key.public_key else "no_certificate"] += 1
+        self._counts.handshakes["ok" if key.public_key else "no_certificate"] += 1
         self._handler.connection_opened(self.peer(-1))
 
     def _data(self, stream: int, data: bytes, fin: bool) -> None:
@@ -109,7 +122,7 @@ class Session:
             held = self._held[stream] = bytearray()
         held += data
         if not self._within_limit(stream, held, fin):
-            self.counts["request_too_long"] += 1
+            self._counts.faults["request_too_long"] += 1
             self.reset(stream, UNREADABLE)
         elif fin:
             self._forget(stream)
@@ -123,7 +136,7 @@ class Session:
             limit = self._limit[stream] = self._handler.request_limit(self.peer(stream), bytes(held[:ENOUGH_TO_JUDGE]))
             if limit > self._limits.first_request:
                 self._trust()
-            self.quic.grant(stream, limit)
+            self.quic.grant(stream, limit + 1)  # a byte too many must show, not stall
         return len(held) <= limit
 
     def _trust(self) -> None:
@@ -137,7 +150,7 @@ class Session:
 
     def _given_up(self, stream: int) -> None:
         """The client reset its stream: whatever was asked, nobody waits for the answer."""
-        self.counts["stream_given_up"] += 1
+        self._counts.faults["stream_given_up"] += 1
         self.reset(stream, UNREADABLE)
 
     # -- what the daemon does ---------------------------------------------------------------
@@ -157,7 +170,7 @@ class Session:
     def answer(self, stream: int, data: bytes) -> bool:
         """Write and finish; False when the client no longer waits."""
         if stream not in self._unanswered:
-            self.counts["answer_unwanted"] += 1
+            self._counts.faults["answer_unwanted"] += 1
             return False
         self._unanswered.discard(stream)
         self.quic.send_stream_data(stream, data, end_stream=True)
@@ -172,7 +185,7 @@ class Session:
     def push(self, data: bytes) -> bool:
         """Send `data` on a unidirectional stream of its own; False when too many await their acknowledgement."""
         if not self.opened or self.ended or self.quic.pushes_open() >= self._limits.pushes:
-            self.counts["push_dropped"] += 1
+            self._counts.faults["push_dropped"] += 1
             return False
         self.quic.send_stream_data(self.quic.get_next_available_stream_id(True), data, end_stream=True)
         return True
@@ -184,7 +197,7 @@ class Session:
         self._since = {stream: since.get(stream, now) for stream in unfinished}
         late = [n for n, seen in self._since.items() if now - seen >= self._limits.stream_seconds]
         for stream in late:
-            self.counts["stream_timeout"] += 1
+            self._counts.faults["stream_timeout"] += 1
             self.reset(stream, TOO_SLOW)
         return bool(late)
 

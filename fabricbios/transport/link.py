@@ -123,6 +123,8 @@ class Link:
             self._end(Disconnected(f"the connection to {self.remote[0]} ended: {why}"))
 
     def _data(self, stream: int, data: bytes, fin: bool) -> None:
+        if not stream & 2 and stream not in self._waiting:
+            return  # given up; its last bytes may still be on their way
         held = self._held.pop(stream, None)
         if held is not None:
             held += data
@@ -140,12 +142,12 @@ class Link:
         if isinstance(result, bytes):
             answer.set_result(result)
         else:
-            answer.set_exception(result)
+            _fail(answer, result)
 
     def _give_up(self, stream: int) -> None:
         self._held.pop(stream, None)
         if self._failure is None:
-            self._quic.abandon(stream, 0)
+            self._quic.cancel(stream)
             self._touch()
 
     def _touch(self) -> None:
@@ -202,7 +204,12 @@ class Link:
         waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
             if not answer.done():
-                answer.set_exception(why)
+                _fail(answer, why)
+
+
+def _fail(answer: asyncio.Future[bytes], why: Exception) -> None:
+    answer.set_exception(why)
+    answer.exception()  # its owner may be gone, and that is not worth a line in the log
 
 
 async def dial(
@@ -226,13 +233,14 @@ async def dial(
     failure: Disconnected | None = None
     for family, _, _, _, address in found:
         try:
-            return await _dial_one(family, address, ClientConnection(identity, limits, clock, accept), timeout, limits)
+            return await open_link(family, address, ClientConnection(identity, limits, clock, accept), timeout, limits)
         except Disconnected as error:
             failure = error
     raise failure or Disconnected(f"{host} has no address")
 
 
-async def _dial_one(family: int, address: Any, quic: ClientConnection, timeout: float, limits: Limits) -> Link:
+async def open_link(family: int, address: Any, quic: ClientConnection, timeout: float, limits: Limits) -> Link:
+    """Connect to one address with a connection made before. As `dial`."""
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.receive_buffer)

@@ -85,6 +85,14 @@ class Connection(QuicConnection):
         if not stream.sender.is_finished:
             stream.sender.reset(error_code)
 
+    def cancel(self, stream_id: int) -> None:
+        """Ask the peer to stop, as an asker does who waits no longer; the peer's reset ends the stream."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            if not stream.receiver.is_finished:
+                stream.receiver.stop(0)
+            stream.sender.reset(0)
+
     def validated_address(self) -> tuple[Any, ...]:
         """Return the address the peer proved to own: after a migration the old one until the new one answers."""
         paths = self._network_paths

@@ -25,7 +25,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 
 from fabricbios.ports import StreamPeer
 from fabricbios.transport import datagrams
-from fabricbios.transport.connection import Handler, Session
+from fabricbios.transport.connection import Counts, Handler, Session
 from fabricbios.transport.datagrams import Address, Endpoint
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import DEFAULTS, Limits
@@ -53,6 +53,7 @@ class QuicServer:
         self.identity, self.handler, self.limits = identity, handler, limits
         self.handshakes: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self._counts = Counts(self.handshakes, self.faults)
         self._clock = clock
         self._retry = QuicRetryTokenHandler()
         self._endpoints: list[Endpoint] = []
@@ -62,6 +63,7 @@ class QuicServer:
         self._next = 1
         self._dirty: set[Session] = set()
         self._flush_due = False
+        self._speaking: Session | None = None  # it is sent for anyway
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -189,7 +191,7 @@ class QuicServer:
             self.handshakes["busy"] += 1
             return None
         quic = ServerConnection(self.identity, self.limits, self._clock, original, header.destination_cid)
-        session = Session(self._next, quic, endpoint, self.handler, self.limits, now)
+        session = Session(self._next, quic, endpoint, self.handler, self.limits, self._counts, now)
         self._next += 1
         self._sessions[session.number] = self._half_open[session.number] = session
         for cid in (header.destination_cid, quic.host_cid):
@@ -218,9 +220,10 @@ class QuicServer:
         """Let every connection that was touched speak: events first, then one round of datagrams each."""
         self._flush_due = False
         while self._dirty:
-            session = self._dirty.pop()
+            session = self._speaking = self._dirty.pop()
             for event in session.take_events():
                 self._connection_event(session, event)
+            self._speaking = None
             self._account(session)
             if not session.ended:
                 self._transmit(session)
@@ -235,10 +238,7 @@ class QuicServer:
             self._forget(session)
 
     def _account(self, session: Session) -> None:
-        """Move what the session counted into the server's counters and settle its handshake's end."""
-        for name, count in session.counts.items():
-            (self.handshakes if name in ("ok", "no_certificate") else self.faults)[name] += count
-        session.counts.clear()
+        """Settle a handshake that is over, one way or the other."""
         over = session.ended or session.quic.closed_with is not None
         if session.number not in self._half_open or not (session.opened or over):
             return
@@ -279,6 +279,8 @@ class QuicServer:
 
     def _touch(self, session: Session) -> None:
         """Something waits to be sent: now if a batch is being handled, else as soon as the loop gets to it."""
+        if session is self._speaking:
+            return
         self._dirty.add(session)
         if not self._flush_due:
             self._flush_due = True

@@ -1,0 +1,145 @@
+"""What a well-behaved pair of ends does: many questions, events, several addresses, migration of trust."""
+
+import asyncio
+import ipaddress
+
+import pytest
+from quic_rig import Echo, run, served, until
+
+from fabricbios.errors import Disconnected, TimedOut
+from fabricbios.transport import DEFAULTS, Identity, QuicServer, accept_anyone, dial
+
+
+def test_many_questions_at_once_each_get_their_own_answer() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            asked = [bytes([n % 256]) * (1 + n * 37 % 4000) for n in range(300)]
+            assert await asyncio.gather(*map(link.request, asked)) == asked
+            assert not rig.server.faults
+
+    run(body)
+
+
+def test_a_large_answer_comes_whole() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            rig.echo.silent = True
+            link = await rig.dial(rig.friend)
+            _, answer = link.ask(b"read")
+            await until(lambda: len(rig.echo.asked) == 1)
+            large = bytes(range(256)) * 8192
+            assert rig.server.answer(rig.echo.asked[0][1], large)
+            assert await asyncio.wait_for(answer, 10) == large
+
+    run(body)
+
+
+def test_events_reach_the_peer_each_on_a_stream_of_its_own() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            heard: list[bytes] = []
+            link.on_push = heard.append
+            await link.request(b"hello")
+            connection = rig.echo.opened[0].connection
+            for n in range(200):
+                assert rig.server.push(connection, b"event %d" % n)
+                if n % 32 == 31:
+                    await until(lambda n=n: len(heard) == n + 1)
+            await until(lambda: len(heard) == 200)
+            assert set(heard) == {b"event %d" % n for n in range(200)}
+
+    run(body)
+
+
+def test_a_peer_that_does_not_take_its_events_loses_them() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            await link.request(b"hello")
+            connection = rig.echo.opened[0].connection
+            sent = [rig.server.push(connection, b"event") for _ in range(100)]
+            assert sent.count(True) == DEFAULTS.pushes
+            assert rig.server.faults["push_dropped"] == 100 - DEFAULTS.pushes
+
+    run(body)
+
+
+@pytest.mark.parametrize(("bind", "ask"), [("0.0.0.0", "127.0.0.77"), ("::", "127.0.0.78"), ("::", "::1")])
+def test_under_a_wildcard_bind_the_address_reached_is_told_and_answers(bind: str, ask: str) -> None:
+    async def body() -> None:
+        async with served(host=bind) as rig:
+            link = await dial(ask, rig.port, None, accept_anyone)
+            assert await link.request(b"x") == b"x"
+            peer = rig.echo.asked[0][1]
+            assert peer.local == (ask, rig.port)
+            assert ipaddress.ip_address(peer.remote[0]).is_loopback
+
+    run(body)
+
+
+def test_one_server_serves_several_addresses() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            _, other = await rig.server.start("127.0.0.9", 0)
+            link = await dial("127.0.0.9", other, None, accept_anyone)
+            assert await link.request(b"x") == b"x"
+            await rig.assert_friend_is_served()
+
+    run(body)
+
+
+def test_a_taken_port_is_an_os_error() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            with pytest.raises(OSError, match="in use"):
+                await QuicServer(Identity.generate(), Echo()).start("127.0.0.1", rig.port)
+
+    run(body)
+
+
+def test_closing_tells_both_sides() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            rig.echo.silent = True
+            _, answer = link.ask(b"x")
+            await until(lambda: len(rig.echo.asked) == 1)
+            await rig.server.close()
+            with pytest.raises(Disconnected):
+                await asyncio.wait_for(answer, 5)
+            assert rig.echo.closed == [1]
+            with pytest.raises(Disconnected):
+                link.ask(b"y")
+
+    run(body)
+
+
+def test_a_node_that_does_not_listen_is_disconnected_and_one_that_is_silent_timed_out() -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        silent, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        port = silent.get_extra_info("sockname")[1]
+        with pytest.raises(TimedOut, match=r"within 0\.2 s"):
+            await dial("127.0.0.1", port, None, accept_anyone, timeout=0.2)
+        silent.close()
+        await asyncio.sleep(0)
+        with pytest.raises(Disconnected, match="refused"):
+            await dial("127.0.0.1", port, None, accept_anyone, timeout=2)
+
+    run(body)
+
+
+def test_an_answer_that_never_comes_times_out_and_frees_the_stream() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            rig.echo.silent = True
+            link = await rig.dial(rig.friend)
+            for _ in range(70):
+                with pytest.raises(TimedOut):
+                    await link.request(b"x", timeout=0.005)
+            rig.echo.silent = False
+            assert await link.request(b"x") == b"x"
+
+    run(body)
