@@ -37,6 +37,7 @@ BOUND = frozenset({LeaseState.ACTIVE, LeaseState.GRACE, LeaseState.WARNED})
 UNDO_FOR_NS = 5 * NS  # D8: a step is retried that long, then it fences
 FIRST_RETRY_NS, LAST_RETRY_NS = NS // 20, NS
 FORGET_AFTER_NS = 30 * NS  # D10
+WAITING, DUE, DONE = range(3)  # forgetting, once FREE
 MAX_JOBS = 8  # renewals and re-keyings of one lease that may wait for each other
 
 
@@ -45,7 +46,7 @@ class Lease:
 
     __slots__ = (
         "_jobs", "_running", "_tlvs", "_written", "adopting", "armed_ns", "boot", "cause", "counted", "done",
-        "ended_ns", "ends_unix", "forget_due", "grace_ns", "plan", "revoke_ns", "spec", "state", "teardown",
+        "ended_ns", "ends_unix", "forgetting", "grace_ns", "plan", "revoke_ns", "spec", "state", "teardown",
     )  # fmt: skip
 
     def __init__(self, spec: LeaseSpec, plan: tuple[str, ...], grace_ns: int, ends_unix: int, boot: str) -> None:
@@ -55,7 +56,7 @@ class Lease:
         self.done = 0  # steps that may be held
         self.revoke_ns = 0  # end of a revocation's grace
         self.ended_ns = 0  # when it became FREE
-        self.forget_due = False
+        self.forgetting = WAITING
         self.adopting = False
         self.teardown: Teardown | None = None
         self.armed_ns = -1  # core.timers
@@ -119,7 +120,14 @@ class Lease:
         self._jobs.append(job)
 
     def warn(self, revoke_ns: int) -> None:
-        """Revoke with grace: from now on no renewal; teardown at `revoke_ns` or at the end, what comes first."""
+        """Revoke with grace: from now on no renewal; teardown at `revoke_ns` or at the end, what comes first.
+
+        A second warning may only shorten the first.
+        """
+        if self.state is LeaseState.WARNED:
+            self._written = "bound"  # the new date is to be recorded
+            self.revoke_ns = min(revoke_ns, self.revoke_ns)
+            return
         self.revoke_ns = min(revoke_ns, self.spec.expires_ns)
         self._move(LeaseState.WARNED)
 
@@ -150,7 +158,7 @@ class Lease:
     def next_deadline(self) -> int | None:
         """When handle_timer has something to do, None while only an effect can move this lease."""
         if self.state is LeaseState.FREE:
-            return None if self.forget_due else self.ended_ns + FORGET_AFTER_NS
+            return self.ended_ns + FORGET_AFTER_NS if self.forgetting == WAITING else None
         if self.teardown is not None:
             return self.teardown.retry_ns if self.teardown.retry_ns >= 0 else None
         if self.cause is not None:
@@ -166,7 +174,7 @@ class Lease:
         if due is None or now.boot_ns < due:
             return []
         if self.state is LeaseState.FREE:
-            self.forget_due = True
+            self.forgetting = DUE
             return []
         if self.teardown is not None:
             self.teardown.retry_ns = -1
@@ -199,7 +207,7 @@ class Lease:
         if self.state is LeaseState.FENCED:
             return self._fenced_next()
         if self.state is LeaseState.FREE:
-            return Forget(self.spec) if self.forget_due else None
+            return Forget(self.spec) if self.forgetting == DUE else None
         if self.state is LeaseState.WARNED and self._written != "warned":
             return self._record("warned", revoke_ns=self.revoke_ns)
         return self._change_next()
@@ -279,7 +287,7 @@ class Lease:
         elif isinstance(effect, Fence):
             self._tell()
         elif isinstance(effect, Forget):
-            return [Happened(What.FORGOTTEN)]
+            return self._forgotten()
         return []
 
     def effect_failed(self, effect: Effect, error: OSError, now: Instant) -> list[Happened]:
@@ -303,7 +311,7 @@ class Lease:
         elif isinstance(effect, Fence):
             self._tell()
         elif isinstance(effect, Forget):
-            return [Happened(What.FORGOTTEN, error=error)]
+            return self._forgotten(error)
         return []
 
     def _finish(self, effect: Effect) -> None:
@@ -400,6 +408,10 @@ class Lease:
         down.tries += 1
         down.retry_ns = min(now.boot_ns + wait_ns, give_up_ns)
         return []
+
+    def _forgotten(self, error: OSError | None = None) -> list[Happened]:
+        self.forgetting = DONE
+        return [Happened(What.FORGOTTEN, error=error)]
 
     def _tell(self) -> None:
         assert self.teardown is not None

@@ -1,0 +1,184 @@
+"""Who gets how much: offers, their capacity, and each identity's share (D6, D8, `core.policy`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from fabricbios.core.intents import refuse_unoffered
+from fabricbios.core.policy import COUNTED_IN_BYTES, LEASABLE, Limits
+from fabricbios.errors import Refused
+from fabricbios.model import Binding, DpAuth, Resource, ResourceFlags, ResourceType, Status
+from fabricbios.ports import LeaseSpec
+from fabricbios.wire import ResourceSummary
+
+DEFAULT_BYTES = 1 << 20  # wire encoding, LEASE_ALLOC
+
+
+class Offer(NamedTuple):
+    """One resource as it may be leased. `granule` and `default` count in the kind's unit (D4).
+
+    `steps` names a lease's plan, in order; it is pure. `refuses` says why an intent is not offered by
+    this device, "" when it is; the default knows the intents of D1's tables and offers the plain ones.
+    """
+
+    resource: Resource
+    bindings: tuple[Binding, ...]
+    steps: Callable[[LeaseSpec], tuple[str, ...]]
+    dp_auths: tuple[DpAuth, ...] = tuple(DpAuth)
+    granule: int = 1
+    default: int = DEFAULT_BYTES
+    refuses: Callable[[Any], str] = refuse_unoffered
+
+
+class Wish(NamedTuple):
+    """What LEASE_ALLOC asks for; None and 0 where it leaves the choice to the node."""
+
+    holder: int
+    resource_id: int = 0
+    kind: ResourceType | None = None
+    size: int | None = None
+    binding: int | None = None
+    dp_auth: int | None = None
+    intents: tuple[Any, ...] = ()
+
+
+class Granted(NamedTuple):
+    offer: Offer
+    binding: Binding
+    dp_auth: DpAuth
+    size: int
+
+
+class Share:
+    """What one identity holds now."""
+
+    __slots__ = ("leases", "size")
+
+    def __init__(self) -> None:
+        self.leases = 0
+        self.size = 0  # of kinds counted in bytes
+
+
+class Admission:
+    """Books of what is held. `take` and `give_back` come in pairs, a lease each."""
+
+    def __init__(self, offers: Iterable[Offer]) -> None:
+        self.offers: dict[int, Offer] = {o.resource.resource_id: o for o in offers}
+        self._used: dict[int, int] = {}
+        self._fenced: dict[int, int] = {}  # leases FENCED on a resource
+        self._shares: dict[int, Share] = {}
+
+    def used(self, resource_id: int) -> int:
+        return self._used.get(resource_id, 0)
+
+    def fenced(self, resource_id: int) -> bool:
+        return resource_id in self._fenced
+
+    def share(self, holder: int) -> tuple[int, int]:
+        """Return how many leases an identity holds, and how many bytes."""
+        share = self._shares.get(holder)
+        return (share.leases, share.size) if share else (0, 0)
+
+    def take(self, spec: LeaseSpec) -> None:
+        self._used[spec.resource_id] = self.used(spec.resource_id) + spec.size
+        share = self._shares.setdefault(spec.holder, Share())
+        share.leases += 1
+        share.size += spec.size if spec.kind in COUNTED_IN_BYTES else 0
+
+    def give_back(self, spec: LeaseSpec) -> None:
+        self._used[spec.resource_id] -= spec.size
+        share = self._shares[spec.holder]
+        share.leases -= 1
+        share.size -= spec.size if spec.kind in COUNTED_IN_BYTES else 0
+        if not share.leases:
+            del self._shares[spec.holder]
+
+    def fence(self, resource_id: int) -> None:
+        self._fenced[resource_id] = self._fenced.get(resource_id, 0) + 1
+
+    def unfence(self, resource_id: int) -> None:
+        self._fenced[resource_id] -= 1
+        if not self._fenced[resource_id]:
+            del self._fenced[resource_id]
+
+    def summaries(self) -> tuple[ResourceSummary, ...]:
+        """Return what ANNOUNCE and GET_INVENTORY say: a fenced resource has nothing available."""
+        return tuple(map(self._summary, self.offers.values()))
+
+    def _summary(self, offer: Offer) -> ResourceSummary:
+        r = offer.resource
+        fenced = self.fenced(r.resource_id)
+        free = 0 if fenced else max(0, r.capacity - self.used(r.resource_id))
+        flags = ResourceFlags.FENCED if fenced else ResourceFlags(0)
+        return ResourceSummary(r.resource_id, int(r.kind), int(flags), r.capacity, free)
+
+    def admit(self, wish: Wish, limits: Limits) -> Granted:
+        """Choose what fulfils `wish`, or raise Refused with the status of D6. Takes nothing yet."""
+        candidates = [o for o in self._named(wish) if wish.binding is None or wish.binding in o.bindings]
+        if not candidates:
+            raise Refused.of(Status.INVALID_ARGS, f"binding {wish.binding:#06x} is not offered")
+        if candidates[0].resource.kind not in limits.kinds:
+            raise Refused.of(Status.INSUFFICIENT_PERM, f"policy allows no {candidates[0].resource.kind.name} lease")
+        offer = self._with_room(candidates, wish.size)
+        granted = Granted(offer, self._binding(offer, wish), _dp_auth(offer, wish), _size(offer, wish.size))
+        for intent in wish.intents:
+            if why := offer.refuses(intent):
+                raise Refused.of(Status.INVALID_ARGS, why)
+        self._check_quota(wish.holder, granted, limits)
+        return granted
+
+    def _named(self, wish: Wish) -> list[Offer]:
+        """Return the offers that a resource_id or a type means; never an empty list."""
+        if wish.resource_id:
+            offer = self.offers.get(wish.resource_id)
+            if offer is None:
+                raise Refused.of(Status.RESOURCE_NOT_FOUND, "no such resource on this node")
+            if wish.kind not in (None, offer.resource.kind):
+                raise Refused.of(Status.INVALID_ARGS, f"that resource is {offer.resource.kind.name}")
+            return [offer]
+        kind = ResourceType.MEM if wish.kind is None else wish.kind
+        found = [o for o in self.offers.values() if o.resource.kind is kind]
+        if kind not in LEASABLE:
+            raise Refused.of(Status.INVALID_ARGS, f"{kind.name} cannot be leased")
+        if not found:
+            raise Refused.of(Status.RESOURCE_NOT_FOUND, f"this node offers no {kind.name}")
+        return found
+
+    def _with_room(self, candidates: list[Offer], wanted: int | None) -> Offer:
+        sound = [o for o in candidates if not self.fenced(o.resource.resource_id)]
+        if not sound:
+            raise Refused.of(Status.RESOURCE_FENCED, "teardown failed there: an admin must clear the fence")
+        for offer in sound:
+            if self.used(offer.resource.resource_id) + _size(offer, wanted) <= offer.resource.capacity:
+                return offer
+        raise Refused.of(Status.CAPACITY_EXCEEDED, "that much is not free")
+
+    def _binding(self, offer: Offer, wish: Wish) -> Binding:
+        return offer.bindings[0] if wish.binding is None else Binding(wish.binding)
+
+    def _check_quota(self, holder: int, granted: Granted, limits: Limits) -> None:
+        leases, size = self.share(holder)
+        if leases >= limits.max_leases:
+            raise Refused.of(Status.CAPACITY_EXCEEDED, f"policy allows {limits.max_leases} leases")
+        more = granted.size if granted.offer.resource.kind in COUNTED_IN_BYTES else 0
+        if size + more > limits.max_bytes:
+            raise Refused.of(Status.CAPACITY_EXCEEDED, f"policy allows {limits.max_bytes} bytes")
+
+
+def _dp_auth(offer: Offer, wish: Wish) -> DpAuth:
+    """D10: who asks for nothing gets HMAC_HEADER, or the first offered where that is not."""
+    if wish.dp_auth is None:
+        plain = not offer.dp_auths or DpAuth.HMAC_HEADER in offer.dp_auths
+        return DpAuth.HMAC_HEADER if plain else offer.dp_auths[0]
+    if wish.dp_auth not in offer.dp_auths:
+        raise Refused.of(Status.INVALID_ARGS, f"DP_AUTH {wish.dp_auth} is not offered")
+    return DpAuth(wish.dp_auth)
+
+
+def _size(offer: Offer, wanted: int | None) -> int:
+    """Return the size in whole granules."""
+    size = offer.default if wanted is None else wanted
+    if size <= 0:
+        raise Refused.of(Status.INVALID_ARGS, "nothing was asked for")
+    return -(-size // offer.granule) * offer.granule

@@ -1,0 +1,98 @@
+"""What is to be sent: answers on their streams, pushes to connections, resets of streams."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fabricbios.model import Instant, LeaseEventKind, Op, Status
+from fabricbios.ports import StreamPeer
+from fabricbios.wire import ErrorResult, Frame, LeaseEvent, MsgType, Reason, Response
+
+BAD_FRAME = 1  # D6: application error of a stream whose frame cannot be read
+MAX_REASON = 200
+
+
+class Push(NamedTuple):
+    """A server-initiated unidirectional stream on this connection."""
+
+    connection: int
+
+
+class Reset(NamedTuple):
+    """Reset this stream with an application error; nothing is sent."""
+
+    connection: int
+    stream: int
+    code: int
+
+
+Destination = StreamPeer | Push | Reset
+
+
+class Outbox:
+    """Frames as bytes, with a nonce of their own each; and how the ops went, counted."""
+
+    def __init__(self, node_id: int) -> None:
+        self._node_id = node_id
+        self._nonce = 0
+        self._waiting: list[tuple[bytes, Destination]] = []
+        self._connections: dict[int, dict[int, None]] = {}  # node_id -> connections, in order of opening
+        self._owner: dict[int, int] = {}
+        self.ops: dict[tuple[str, str], int] = {}
+
+    def take(self) -> list[tuple[bytes, Destination]]:
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def opened(self, peer: StreamPeer) -> None:
+        self._owner[peer.connection] = peer.node_id
+        self._connections.setdefault(peer.node_id, {})[peer.connection] = None
+
+    def closed(self, connection: int) -> None:
+        node_id = self._owner.pop(connection, None)
+        if node_id is None:
+            return
+        theirs = self._connections[node_id]
+        theirs.pop(connection, None)
+        if not theirs:
+            del self._connections[node_id]
+
+    def answer(self, ask: Any, result: bytes, now: Instant) -> None:
+        """Send OK to an `Ask`."""
+        self.respond(ask.peer, ask.request_id, ask.op, Status.OK, result, now)
+
+    def refuse(self, ask: Any, status: Status, reason: str, now: Instant) -> None:
+        self.refuse_op(ask.peer, ask.request_id, ask.op, status, reason, now)
+
+    def refuse_op(self, peer: StreamPeer, request_id: int, op: int, status: Status, reason: str, now: Instant) -> None:
+        """Send a status other than OK, with its REASON."""
+        result = ErrorResult(tlvs=(Reason(reason[:MAX_REASON] or status.name),)).pack()
+        self.respond(peer, request_id, op, status, result, now)
+
+    def respond(self, peer: StreamPeer, request_id: int, op: int, status: Status, result: bytes, now: Instant) -> None:
+        key = (_op_name(op), status.name)
+        self.ops[key] = self.ops.get(key, 0) + 1
+        payload = Response(int(status), op, result).pack()
+        self._waiting.append((self._frame(MsgType.RESPONSE, request_id, payload, now), peer))
+
+    def push(self, holder: int, lease_id: int, event: LeaseEventKind, at: int, now: Instant) -> None:
+        """Tell every live connection of the holder; `at` is Unix seconds."""
+        for connection in self._connections.get(holder, ()):
+            payload = LeaseEvent(lease_id, int(event), at).pack()
+            self._waiting.append((self._frame(MsgType.LEASE_EVENT, 0, payload, now), Push(connection)))
+
+    def reset(self, peer: StreamPeer) -> None:
+        self.ops["unreadable", "RESET"] = self.ops.get(("unreadable", "RESET"), 0) + 1
+        self._waiting.append((b"", Reset(peer.connection, peer.stream, BAD_FRAME)))
+
+    def _frame(self, msg_type: MsgType, request_id: int, payload: bytes, now: Instant) -> bytes:
+        self._nonce = max(self._nonce + 1, now.unix_ms)
+        return Frame(int(msg_type), 0, request_id, self._nonce, self._node_id, payload).pack()
+
+
+def _op_name(op: int) -> str:
+    """Return a label of bounded variety: peers choose the number."""
+    try:
+        return Op(op).name
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,113 @@
+"""All that a node knows, in one place: what `core.node` and the families of `core.ops` work on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fabricbios.core import record
+from fabricbios.core.admission import Admission, Offer
+from fabricbios.core.audit import Audit
+from fabricbios.core.effects import Record
+from fabricbios.core.fence import SchedulerFence
+from fabricbios.core.leases import Leases, Rng
+from fabricbios.core.outbox import Outbox
+from fabricbios.core.policy import MAX_TOKEN_TTL_SECS, Limits, Policy
+from fabricbios.core.token import Tokens
+from fabricbios.model import ALL_PERMS, Instant, ResourceType
+from fabricbios.ports import StreamPeer
+
+MAX_PENDING_ENROLMENTS = 256
+MAX_TEARDOWNS = 65_536  # durations nobody has read
+
+
+class Trust(Protocol):
+    """Who may do more than PING (D3); `core.trust.TrustStore` is one."""
+
+    def trusted(self, peer: StreamPeer, now: Instant) -> bool: ...
+
+    def claim(self, peer: StreamPeer, now: Instant) -> bool:
+        """Let the first peer have an unclaimed node, in tofu mode; its pin is durable before the answer leaves."""
+
+    def is_owner(self, node_id: int) -> bool:
+        """Whether this peer claimed the node: it has every permission."""
+
+    def is_approved(self, node_id: int, public_key: bytes) -> bool:
+        """Whether the admin's files approve this key to be enrolled."""
+
+
+class Setup(NamedTuple):
+    """What the daemon knows at start. Seconds, bytes.
+
+    `boot` is the kernel's boot id: leases of another boot are never adopted. `controller_key` makes this
+    node answer ENROLL_REQUEST. `controller_pubkey` is what GET_IDENTITY says; zeros where there is none.
+    """
+
+    node_id: int
+    token_key: bytes
+    boot: str
+    started: Instant
+    policy: Policy = Policy()
+    build_info: tuple[tuple[str, str], ...] = ()
+    controller_key: Ed25519PrivateKey | None = None
+    controller_pubkey: bytes = bytes(32)
+    max_token_ttl: int = MAX_TOKEN_TTL_SECS
+    max_leases: int = 1 << 18
+    certificate_days: int = 365
+
+
+class Ask(NamedTuple):
+    """One readable REQUEST. `trusted` was decided when it came."""
+
+    peer: StreamPeer
+    request_id: int
+    op: int
+    resource_id: int
+    token: bytes
+    trusted: bool
+
+
+class Recording(NamedTuple):
+    """An answer that waits for the node's own Record. `epoch` is installed when that succeeds, 0 for none."""
+
+    ask: Ask
+    result: bytes
+    epoch: int = 0
+
+
+class NodeState:
+    """Parts, and no behaviour of their own beyond keeping them."""
+
+    def __init__(self, setup: Setup, offers: Iterable[Offer], trust: Trust, rng: Rng) -> None:
+        self.setup, self.trust, self.rng = setup, trust, rng
+        self.policy = setup.policy
+        self.admission = Admission(offers)
+        self.leases = Leases(self.admission)
+        self.fence = SchedulerFence()
+        self.tokens = Tokens(setup.node_id, setup.token_key, self.fence)
+        self.outbox = Outbox(setup.node_id)
+        self.audit = Audit()
+        self.askers: dict[int, list[Ask]] = {}  # by lease_id: who waits for its binding or its end
+        self.records: deque[Record] = deque()  # the node's own, yet to be given out
+        self.recording: dict[Record, Recording] = {}
+        self.clearing: dict[int, tuple[Ask, set[int]]] = {}  # FENCE_CLEAR by resource_id: leases still probed
+        self.enrolments: dict[int, bytes] = {}  # node_id -> key, waiting for the admin
+        self.approved: dict[int, bytes] = {}
+        self.thermal: tuple[tuple[Any, ...], Instant] | None = None
+        self.draining = False
+        self.teardowns: deque[tuple[ResourceType, float]] = deque(maxlen=MAX_TEARDOWNS)
+        self.failures: dict[str, int] = {}  # effects that failed, by name
+
+    def limits(self, ask: Ask) -> Limits:
+        """Who claimed the node has every permission (D3c), whatever the policy says of others."""
+        limits = self.policy.of(ask.peer.node_id)
+        return limits._replace(perms=ALL_PERMS) if self.trust.is_owner(ask.peer.node_id) else limits
+
+    def record(self, entry: record.Entry, then: Recording) -> None:
+        """Let an answer wait until `entry` is on the disk."""
+        effect = Record(None, entry, durable=True)
+        self.records.append(effect)
+        self.recording[effect] = then
