@@ -32,8 +32,9 @@ class Link:
         self.remote = address
         self._quic = quic
         self._loop = asyncio.get_running_loop()
-        self._endpoint = Endpoint(sock, self._receive, self._flush, self._refused)
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._endpoint = Endpoint(sock, self._receive, self._received, self._refused)
+        self._waiting: dict[int, tuple[asyncio.Future[bytes], float]] = {}  # and when it is too late
+        self._reaper: asyncio.TimerHandle | None = None
         self._held: dict[int, bytearray] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
@@ -64,23 +65,24 @@ class Link:
 
         Raises TimedOut (the stream is given up), Disconnected when the node resets it or goes away.
         """
-        stream, answer = self.ask(data)
+        stream, answer = self.ask(data, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                return await answer
-        except TimeoutError:
-            raise TimedOut(f"no answer from {self.remote[0]} within {timeout:g} s") from None
+            return await answer
         finally:
-            if self._waiting.pop(stream, None) is not None:
+            if self._waiting.pop(stream, None) is not None:  # cancelled
                 self._give_up(stream)
 
-    def ask(self, data: bytes) -> tuple[int, asyncio.Future[bytes]]:
+    def ask(self, data: bytes, timeout: float = 10.0) -> tuple[int, asyncio.Future[bytes]]:
         """Send one question; return its stream and the answer to come. Questions of one turn share packets."""
         if self._failure is not None:
             raise Disconnected(str(self._failure))
         stream = self._quic.get_next_available_stream_id()
         self._quic.send_stream_data(stream, data, end_stream=True)
-        answer = self._waiting[stream] = self._loop.create_future()
+        answer = self._loop.create_future()
+        deadline = self._loop.time() + timeout
+        self._waiting[stream] = answer, deadline
+        if self._reaper is None or self._reaper.when() > deadline:
+            self._reap_at(deadline)
         self._touch()
         return stream, answer
 
@@ -98,15 +100,17 @@ class Link:
         if not self._connected.done():
             self._end(Disconnected(f"{self.remote[0]} port {self.remote[1]}: {error.strerror}"))
 
-    def _flush(self) -> None:
-        self._flush_due = False
-        if self._failure is not None:
-            return
+    def _received(self) -> None:
+        """Hand out what a batch brought. Sending waits a turn: whoever got an answer may ask the next thing."""
         while (event := self._quic.next_event()) is not None:
             self._take(event)
         if self._quic.proof.refusal is not None:
             self._end(None)
-        elif self._failure is None:
+        self._touch()
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._failure is None:
             self._transmit()
 
     def _take(self, event: events.QuicEvent) -> None:
@@ -136,7 +140,7 @@ class Link:
             self._settle(stream, data if held is None else bytes(held))
 
     def _settle(self, stream: int, result: bytes | Disconnected) -> None:
-        answer = self._waiting.pop(stream, None)
+        answer, _ = self._waiting.pop(stream, (None, 0.0))
         if answer is None or answer.done():
             return
         if isinstance(result, bytes):
@@ -149,6 +153,21 @@ class Link:
         if self._failure is None:
             self._quic.cancel(stream)
             self._touch()
+
+    def _reap_at(self, deadline: float) -> None:
+        if self._reaper is not None:
+            self._reaper.cancel()
+        self._reaper = self._loop.call_at(deadline, self._reap)
+
+    def _reap(self) -> None:
+        """Time out what is late. One timer for all questions: most are answered long before it fires."""
+        self._reaper, now = None, self._loop.time()
+        late = [stream for stream, (_, deadline) in self._waiting.items() if deadline <= now]
+        for stream in late:
+            self._settle(stream, TimedOut(f"no answer from {self.remote[0]} in time"))
+            self._give_up(stream)
+        if self._waiting:
+            self._reap_at(min(deadline for _, deadline in self._waiting.values()))
 
     def _touch(self) -> None:
         if not self._flush_due:
@@ -172,7 +191,7 @@ class Link:
         at, now = self._quic.get_timer(), self._loop.time()
         if at is None or at <= now:
             self._quic.handle_timer(now)
-            self._flush()
+            self._received()
         else:
             self._timer = self._loop.call_at(at, self._timer_due)
 
@@ -192,7 +211,7 @@ class Link:
         for data, address in self._quic.datagrams_to_send(self._loop.time()):
             self._endpoint.send(data, address)
         self._endpoint.close()
-        for handle in (self._timer, self._keeper):
+        for handle in (self._timer, self._keeper, self._reaper):
             if handle is not None:
                 handle.cancel()
         self._fail_all(self._quic.proof.refusal or self._failure)
@@ -202,7 +221,7 @@ class Link:
         if not self._connected.done():
             self._connected.set_exception(why)
         waiting, self._waiting = self._waiting, {}
-        for answer in waiting.values():
+        for answer, _ in waiting.values():
             if not answer.done():
                 _fail(answer, why)
 
