@@ -14,7 +14,9 @@ def test_a_nonce_counts_once() -> None:
     assert window.admit(1, START_MS - 5, at()) is FRESH  # late, but new: UDP reorders
 
 
-@pytest.mark.parametrize(("off_ms", "verdict"), [(30_000, FRESH), (-30_000, FRESH), (30_001, SKEWED), (-30_001, SKEWED)])
+@pytest.mark.parametrize(
+    ("off_ms", "verdict"), [(30_000, FRESH), (-30_000, FRESH), (30_001, SKEWED), (-30_001, SKEWED)]
+)
 def test_skew_of_thirty_seconds(off_ms: int, verdict: Freshness) -> None:
     assert ReplayWindow().admit(1, START_MS + off_ms, at()) is verdict
 

@@ -1,0 +1,120 @@
+import pytest
+from discovery_rig import at, key, node_id, pins, raw, store, stream_peer
+
+from fabricbios.wire.enrolment import issue
+
+OWNER, OTHER, CA = key(1), key(2), key(3)
+
+
+def certificate(private=OTHER, ca=CA, begin: int = 0, end: int = 1000) -> bytes:
+    now = at().unix
+    return issue(ca, raw(private), now + begin, now + end).pack()
+
+
+@pytest.mark.parametrize("mode", ["tofu", "pinned", "certified"])
+def test_pinned_keys_are_trusted_in_every_mode(mode: str) -> None:
+    trust = store(mode, peers=pins(OWNER))
+    assert trust.trusted(stream_peer(OWNER), at())
+    assert not trust.trusted(stream_peer(OTHER), at())
+    assert not trust.trusted(stream_peer(None), at())
+    assert trust.knows(node_id(OWNER)) == raw(OWNER)
+
+
+def test_an_id_must_be_that_of_the_key() -> None:
+    liar = stream_peer(OTHER)._replace(node_id=node_id(OWNER))
+    assert not store(peers=pins(OWNER)).trusted(liar, at())
+    assert not store().claim(liar, at())
+
+
+@pytest.mark.parametrize(("mode", "trusted"), [("tofu", True), ("certified", True), ("pinned", False)])
+def test_certificates_of_our_controllers(mode: str, trusted: bool) -> None:
+    trust = store(mode, controllers=pins(CA))
+    assert trust.trusted(stream_peer(OTHER, certificate()), at()) is trusted
+    assert trust.trusted(stream_peer(OTHER, certificate()), at(1)) is trusted  # out of the memory of signatures
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"junk",
+        certificate(OWNER),
+        certificate(ca=OWNER),
+        certificate(begin=1),
+        certificate(end=0),
+        certificate()[:-1] + bytes([certificate()[-1] ^ 1]),
+        certificate() + b"\0",
+    ],
+    ids=["none", "junk", "another subject", "a stranger's", "not yet", "over", "forged", "longer"],
+)
+def test_other_certificates_are_worth_nothing(bad: bytes) -> None:
+    assert not store("certified", controllers=pins(CA)).trusted(stream_peer(OTHER, bad), at())
+
+
+def test_a_certificate_ends_while_we_remember_its_signature() -> None:
+    trust = store("certified", controllers=pins(CA))
+    peer = stream_peer(OTHER, certificate(end=5))
+    assert [trust.trusted(peer, at(s)) for s in (0, 4, 5)] == [True, True, False]
+
+
+def test_the_first_claimant_has_the_node_and_a_second_is_refused() -> None:
+    trust = store("tofu")
+    assert not trust.claimed
+    assert not trust.claim(stream_peer(None), at())
+    assert trust.claim(stream_peer(OWNER), at())
+    assert trust.trusted(stream_peer(OWNER), at())
+    assert trust.is_owner(node_id(OWNER))
+    assert not trust.claim(stream_peer(OTHER), at())
+    assert not trust.trusted(stream_peer(OTHER), at())
+    effect = trust.next_effect()
+    assert effect is not None
+    assert (effect.node_id, effect.public_key) == (node_id(OWNER), raw(OWNER))
+    assert trust.next_effect() is None
+
+
+def test_a_claim_that_cannot_be_written_was_none() -> None:
+    trust = store("tofu")
+    trust.claim(stream_peer(OWNER), at())
+    trust.effect_failed(trust.next_effect(), at())
+    assert not trust.trusted(stream_peer(OWNER), at())
+    assert trust.claim(stream_peer(OTHER), at())
+
+
+def test_a_reload_keeps_a_claim_that_is_being_written_and_drops_a_pin_that_is_gone() -> None:
+    trust = store("tofu", peers={})
+    trust.claim(stream_peer(OWNER), at())
+    effect = trust.next_effect()
+    trust.reload(store()._keys)
+    assert trust.trusted(stream_peer(OWNER), at())
+    trust.effect_succeeded(effect)
+    trust.reload(store()._keys)  # the admin forgot the owner meanwhile
+    assert not trust.trusted(stream_peer(OWNER), at())
+    assert trust.claim(stream_peer(OTHER), at())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"peers": pins(OTHER)}, {"learned": pins(OTHER)}, {"controllers": pins(CA)}, {"broken": ("x.pem: broken",)}],
+)
+def test_nobody_claims_what_is_somebodys_or_may_be(keys: dict[str, object]) -> None:
+    assert not store("tofu", **keys).claim(stream_peer(OWNER), at())
+
+
+@pytest.mark.parametrize("mode", ["pinned", "certified"])
+def test_only_tofu_is_claimed(mode: str) -> None:
+    assert not store(mode).claim(stream_peer(OWNER), at())
+
+
+def test_approval_is_of_a_key() -> None:
+    trust = store(approved=pins(OWNER))
+    assert trust.is_approved(node_id(OWNER), raw(OWNER))
+    assert not trust.is_approved(node_id(OWNER), raw(OTHER))
+    assert not trust.is_approved(node_id(OTHER), raw(OTHER))
+
+
+def test_remembered_signatures_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabricbios.core.trust.MAX_REMEMBERED", 3)
+    trust = store("certified", controllers=pins(CA))
+    for end in range(100, 110):
+        assert trust.trusted(stream_peer(OTHER, certificate(end=end)), at())
+    assert len(trust._signed) == 3
