@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fabricbios.dataplane.keys import KeySchedule
 from fabricbios.layout import Field, Layout
@@ -73,7 +73,8 @@ SLOT = Layout(
         Field("dp_key", "u8", "for user space, whose hash functions take no midstates", 32),
         Field("highest", "u64", "highest authentic nonce (D10)"),
         Field("write_mark", "u64", "nonce of the latest WRITE taken (D10)"),
-        Field("reserved", "u64", "zero", 2),
+        Field("write_lock", "u64", "1 while XDP carries out a WRITE, so that order and data are one step"),
+        Field("reserved", "u64", "zero"),
         # 256: two writers, two halves
         Field("kernel_reads", "u64", "READs answered OK by XDP"),
         Field("kernel_writes", "u64", "WRITEs answered OK by XDP"),
@@ -121,15 +122,27 @@ class SlotCounters(NamedTuple):
     rejects: int
 
 
+class Index(Protocol):
+    """How one data path finds a slot: shared memory for user space (index.py), a BPF hash for XDP."""
+
+    def insert(self, lease_id: bytes, slot: int) -> None:
+        """Point an id at its slot, again and again if need be. OSError if it cannot."""
+
+    def remove(self, lease_id: bytes) -> None:
+        """Take an id out; nothing happens if it is not there."""
+
+
 class SlotTable:
-    """The table in `buffer`, `len(buffer) // SLOT.size` slots; what is not FREE in it is adopted as it is.
+    """The table in `buffer`, `len(buffer) // SLOT.size` slots; what is not FREE in it is adopted as it is,
+    and told to `indexes`, which start empty.
 
     Methods raise OSError(ENOSPC) when no slot is free, KeyError for a lease that has none.
     """
 
-    def __init__(self, buffer: memoryview) -> None:
+    def __init__(self, buffer: memoryview, indexes: Sequence[Index] = ()) -> None:
         self.buffer = buffer.cast("B")
         self.slots = len(buffer) // SLOT.size
+        self._indexes = indexes
         self._words = self.buffer[: self.slots * SLOT.size].cast("Q")
         self._slot_of: dict[int, int] = {}
         self._free: deque[tuple[int, int]] = deque()
@@ -140,7 +153,7 @@ class SlotTable:
         if self._words[slot * SLOT.size // 8] == SlotState.FREE:
             self._free.append((0, slot))
         else:
-            self._slot_of[int.from_bytes(self.get(slot, "lease_id"), "big")] = slot
+            self._publish(self.get(slot, "lease_id"), slot)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (lease_id, slot) of every lease in the table."""
@@ -159,7 +172,7 @@ class SlotTable:
             return known
         slot = self._take(now_ns)
         self._fill(slot, lease)
-        self._slot_of[lease.lease_id] = slot
+        self._publish(lease.lease_id.to_bytes(16, "big"), slot)
         self.set_state(slot, SlotState.ACTIVE)
         return slot
 
@@ -183,6 +196,10 @@ class SlotTable:
     def set_generation(self, slot: int, generation: int) -> None:
         SLOT.set(self.buffer, slot * SLOT.size, "generation", generation)
 
+    def set_length(self, slot: int, length: int) -> None:
+        """0 says that an ended lease holds no bytes any more."""
+        self._store(slot, "length", length)
+
     def clear(self, lease_id: int, now_ns: int) -> None:
         """Forget the lease: from now on it is unknown. Nothing happens if it is already."""
         slot = self._slot_of.pop(lease_id, None)
@@ -196,6 +213,11 @@ class SlotTable:
                 for name in SlotCounters._fields
             )
         )
+
+    def _publish(self, lease_id: bytes, slot: int) -> None:
+        for index in self._indexes:
+            index.insert(lease_id, slot)
+        self._slot_of[int.from_bytes(lease_id, "big")] = slot
 
     def _store(self, slot: int, name: str, value: int) -> None:
         self._words[(slot * SLOT.size + SLOT.offset[name]) // 8] = value
@@ -230,6 +252,8 @@ class SlotTable:
     def _close(self, slot: int, now_ns: int) -> None:
         """Free the slot and wipe its key; the guard stays, and the slot rests."""
         self.set_state(slot, SlotState.FREE)
+        for index in self._indexes:
+            index.remove(self.get(slot, "lease_id"))
         for name in ("dp_key", "ipad", "opad", "blake2s", "sip"):
             SLOT.set(self.buffer, slot * SLOT.size, name, _WIPED[name])
         self._free.append((now_ns + QUARANTINE_NS, slot))

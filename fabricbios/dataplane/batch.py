@@ -1,0 +1,135 @@
+"""Datagrams by the batch: everything that recvmmsg(2) and sendmmsg(2) need, allocated once.
+
+A datagram is scattered as it arrives: its auth_tag to the front of its buffer, then the header up to the
+tag, then the payload. So the message that the tag covers (D10) lies in one piece, and the answer is
+written over the question and gathered back in the order of the wire. The sender's address, and under a
+wildcard bind the address it reached, go from question to answer untouched by Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+
+from fabricbios.hw.syscalls import IP_PKTINFO, MSG_DONTWAIT, iovec, mmsghdr, msghdr, recvmmsg_raw, sendmmsg_raw
+from fabricbios.wire.dataplane import DP_HEADER_SIZE, TAGGED_SIZE
+
+HEADER, HEAD_BYTES, TAG_BYTES = DP_HEADER_SIZE, TAGGED_SIZE, DP_HEADER_SIZE - TAGGED_SIZE
+STRIDE = 2048
+"""Bytes from one buffer of the arena to the next."""
+DATAGRAM_LIMIT = {socket.AF_INET: 1472, socket.AF_INET6: 1452}
+"""UDP payload of a datagram (D10)."""
+_CONTROL = 64
+_HDR_BYTES, _HDR_U32, _LEN_AT = ctypes.sizeof(mmsghdr), ctypes.sizeof(mmsghdr) // 4, mmsghdr.msg_len.offset // 4
+
+
+class Batch:
+    """`count` buffers for one socket, which tells the family and whether it is bound to a wildcard.
+
+    Buffer b is arena[b * STRIDE:][:STRIDE]: tag (16 bytes), header without tag (40), payload. A datagram
+    that is longer than the family's limit shows one byte more than that.
+    """
+
+    def __init__(self, sock: socket.socket, count: int = 64) -> None:
+        self._sock, self._count = sock, count
+        self.limit = DATAGRAM_LIMIT[socket.AddressFamily(sock.family)]
+        self.arena = bytearray(count * STRIDE)
+        self._memory = (
+            (ctypes.c_char * len(self.arena)).from_buffer(self.arena),
+            ctypes.create_string_buffer(32 * count),
+            ctypes.create_string_buffer(_CONTROL * count),
+        )
+        room = self.limit + 1 - HEADER
+        self._in_pieces, self._out_pieces = self._pieces(room), self._pieces(0)
+        self._questions, self._answers = self._headers(self._in_pieces), self._headers(self._out_pieces)
+        self._questions_at, self._answers_at = _address(self._questions), _address(self._answers)
+        self._pristine = bytes(self._answers)
+        self._question_u32 = memoryview(self._questions).cast("I")
+        self._answer_bytes = memoryview(self._answers)
+        self._piece_u64 = memoryview(self._out_pieces).cast("Q")
+        self._sends = list(range(count))
+        self._queued = 0
+
+    def _pieces(self, room: int) -> bytearray:
+        """Return three iovecs a buffer, in the order of the wire: header, tag, `room` bytes of payload."""
+        start = ctypes.addressof(self._memory[0])
+        raw = bytearray(3 * self._count * ctypes.sizeof(iovec))
+        pieces = (iovec * (3 * self._count)).from_buffer(raw)
+        for b in range(self._count):
+            at = start + b * STRIDE
+            parts = ((at + TAG_BYTES, HEAD_BYTES), (at, TAG_BYTES), (at + HEADER, room))
+            for i, part in enumerate(parts):
+                pieces[3 * b + i] = iovec(*part)
+        return raw
+
+    def _headers(self, pieces: bytearray) -> bytearray:
+        names, controls = (ctypes.addressof(m) for m in self._memory[1:])
+        iovs, width = _address(pieces), ctypes.sizeof(iovec)
+        name_bytes, control_bytes = _address_sizes(self._sock)
+        raw = bytearray(self._count * _HDR_BYTES)
+        headers = (mmsghdr * self._count).from_buffer(raw)
+        for b in range(self._count):
+            control = controls + _CONTROL * b if control_bytes else None
+            headers[b].msg_hdr = msghdr(names + 32 * b, name_bytes, iovs + 3 * width * b, 3, control, control_bytes, 0)
+        return raw
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def receive(self) -> int:
+        """Take what is there, at most `count` datagrams; return how many, 0 if none."""
+        n = recvmmsg_raw(self._sock.fileno(), self._questions_at, self._count, MSG_DONTWAIT, None)
+        if n >= 0:
+            return int(n)
+        if ctypes.get_errno() in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
+            return 0
+        raise OSError(ctypes.get_errno(), f"recvmmsg: {os.strerror(ctypes.get_errno())}")
+
+    def length(self, b: int) -> int:
+        """Return how long the datagram in buffer b is, its header and tag included."""
+        return int(self._question_u32[b * _HDR_U32 + _LEN_AT])
+
+    def queue(self, b: int, payload_len: int) -> None:
+        """Send what stands in buffer b, with so many bytes of payload, at the next flush."""
+        j = self._queued
+        self._piece_u64[6 * b + 5] = payload_len
+        if self._sends[j] != b:
+            self._sends[j] = b
+            at, pristine = j * _HDR_BYTES, b * _HDR_BYTES
+            self._answer_bytes[at : at + _HDR_BYTES] = self._pristine[pristine : pristine + _HDR_BYTES]
+        self._queued = j + 1
+
+    def flush(self) -> int:
+        """Send what was queued; return how many the kernel would not take (an unreachable address, say)."""
+        done, refused, queued = 0, 0, self._queued
+        start, fd = self._answers_at, self._sock.fileno()
+        while done < queued:
+            n = sendmmsg_raw(fd, start + done * _HDR_BYTES, queued - done, 0)
+            if n < 0:
+                n, refused = 1, refused + 1
+            done += n
+        self._queued = 0
+        return refused
+
+
+def _address(buffer: bytearray) -> int:
+    """Return where a buffer lies; it stays there because nobody resizes it."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def _address_sizes(sock: socket.socket) -> tuple[int, int]:
+    """Return (bytes of a sockaddr, bytes of control data), and ask for the control data.
+
+    Under a wildcard bind the answer has to come from the address that was asked: IP_PKTINFO as it is
+    received is what sendmsg wants to be told (ip(7), ipv6(7)).
+    """
+    v6 = sock.family == socket.AF_INET6
+    if sock.getsockname()[0] not in ("0.0.0.0", "::"):
+        return (28, 0) if v6 else (16, 0)
+    if v6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        return 28, socket.CMSG_SPACE(20)
+    sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    return 16, socket.CMSG_SPACE(12)

@@ -1,0 +1,117 @@
+"""A lease slot as a user-space server holds it: looked up once, then checked with a load a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fabricbios.dataplane.index import SlotIndex
+from fabricbios.dataplane.slots import SLOT, Extent, Plane, SlotState
+from fabricbios.dataplane.window import Window
+from fabricbios.model import DpAuth, DpStatus
+from fabricbios.wire import Tagger
+
+DataOf = Callable[[Extent], memoryview]
+"""Return the leased bytes themselves."""
+_GUARD = SLOT.offset["guard"] // 8
+"""The aligned u64 that holds `auth` and `guard`: one load tells whether the slot changed hands."""
+
+
+class Lease:
+    """What one question needs of its lease. What may change under it (state, expiry, write mark) is read each time."""
+
+    __slots__ = (
+        "_bytes",
+        "_expiry",
+        "_guard",
+        "_guard_at",
+        "_reads",
+        "_rejects",
+        "_state",
+        "_words",
+        "_write_mark",
+        "_writes",
+        "auth",
+        "data",
+        "length",
+        "max_read",
+        "max_write",
+        "plane",
+        "rights",
+        "tag",
+        "window",
+    )
+
+    def __init__(self, table: memoryview, words: memoryview, slot: int, data_of: DataOf) -> None:
+        def field(name: str) -> int:
+            return int(SLOT.get(table, slot * SLOT.size, name))
+
+        def at(name: str) -> int:
+            return (slot * SLOT.size + SLOT.offset[name]) // 8
+
+        self._words = words
+        self._guard_at = slot * SLOT.size // 8 + _GUARD
+        self._guard = words[self._guard_at]
+        self._state, self._expiry, self._write_mark = at("state"), at("expiry_ns"), at("write_mark")
+        self._reads, self._writes = at("user_reads"), at("user_writes")
+        self._bytes, self._rejects = at("user_bytes"), at("user_rejects")
+        self.plane, self.rights, self.length = field("plane"), field("rights"), field("length")
+        self.max_read, self.max_write = field("max_read"), field("max_write")
+        self.auth = DpAuth(field("auth"))
+        self.window = Window(words, slot)
+        self.tag = Tagger(self.auth, SLOT.get(table, slot * SLOT.size, "dp_key")).tag
+        self.data = data_of(Extent(field("base"), self.length, field("device")))
+
+    def is_current(self) -> bool:
+        """Say whether the slot still belongs to this lease under this key."""
+        return self._words[self._guard_at] == self._guard and self._words[self._state] != SlotState.FREE
+
+    def status(self, now_ns: int) -> DpStatus:
+        """Return OK, or why every authentic question is refused (D10)."""
+        state = self._words[self._state]
+        if state == SlotState.ACTIVE:
+            return DpStatus.OK if now_ns < self._words[self._expiry] else DpStatus.EXPIRED
+        return DpStatus.FENCED if state == SlotState.FENCED else DpStatus.EXPIRED
+
+    def take_write(self, nonce: int) -> bool:
+        """Note a WRITE that is about to be carried out; False if a later one was before it (D10)."""
+        if nonce <= self._words[self._write_mark]:
+            return False
+        self._words[self._write_mark] = nonce
+        return True
+
+    def count_read(self, length: int) -> None:
+        self._words[self._reads] += 1
+        self._words[self._bytes] += length
+
+    def count_write(self, length: int) -> None:
+        self._words[self._writes] += 1
+        self._words[self._bytes] += length
+
+    def count_reject(self) -> None:
+        """An authentic question was answered with another status than OK."""
+        self._words[self._rejects] += 1
+
+
+class Leases:
+    """The leases of one plane by id, as the daemon's table has them at this very moment."""
+
+    def __init__(self, plane: Plane, table: memoryview, index: SlotIndex, data_of: DataOf) -> None:
+        self._plane, self._table, self._index, self._data_of = plane, table, index, data_of
+        self._slots = len(table) // SLOT.size
+        self.words = table[: self._slots * SLOT.size].cast("Q")
+        self._held: dict[bytes, Lease] = {}
+
+    def find(self, lease_id: bytes) -> Lease | None:
+        """Return the lease with this id, of whatever plane; None if there is none."""
+        lease = self._held.get(lease_id)
+        return lease if lease is not None and lease.is_current() else self._look_up(lease_id)
+
+    def _look_up(self, lease_id: bytes) -> Lease | None:
+        self._held.pop(lease_id, None)
+        slot = self._index.find(lease_id)
+        if slot is None or self.words[slot * SLOT.size // 8] == SlotState.FREE:
+            return None
+        if len(self._held) >= self._slots:
+            self._held.clear()  # leases that ended without another question
+        lease = self._held[lease_id] = Lease(self._table, self.words, slot, self._data_of)
+        return lease

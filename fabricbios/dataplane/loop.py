@@ -1,0 +1,47 @@
+"""The loop of a user-space server: receive a batch, answer it in place, send it."""
+
+from __future__ import annotations
+
+import select
+from typing import NamedTuple
+
+from fabricbios.dataplane.batch import Batch
+from fabricbios.dataplane.counters import DropReason
+from fabricbios.dataplane.responder import Responder
+from fabricbios.dataplane.tally import Tally
+
+_ROUNDS = 64
+"""Batches between two looks at the control descriptor, however busy the sockets are."""
+
+
+class Channel(NamedTuple):
+    """One socket with its buffers, and who answers what comes in."""
+
+    batch: Batch
+    responder: Responder
+
+    def serve(self, tally: Tally) -> int:
+        """Answer what is there now; return how many datagrams that were."""
+        batch, respond = self.batch, self.responder.respond
+        tally.begin_batch()
+        n = batch.receive()
+        for b in range(n):
+            payload_len = respond(b, batch.length(b))
+            if payload_len >= 0:
+                batch.queue(b, payload_len)
+        tally.drops[DropReason.INTERNAL] += batch.flush()
+        tally.end_batch(n)
+        return n
+
+
+def serve_until(control: int, channels: list[Channel], tally: Tally) -> None:
+    """Serve until `control` becomes readable or is hung up: the daemon says stop, or is gone."""
+    poller = select.epoll()
+    poller.register(control, select.EPOLLIN)
+    for channel in channels:
+        poller.register(channel.batch.fileno(), select.EPOLLIN)
+    while all(fd != control for fd, _ in poller.poll()):
+        for _ in range(_ROUNDS):
+            if not sum(channel.serve(tally) for channel in channels):
+                break
+    poller.close()

@@ -1,0 +1,84 @@
+"""`python -m fabricbios.dataplane.serve SPEC`: the process that serves one plane over datagrams.
+
+It is a process of its own so that questions are answered, and those of ended leases refused, while the
+daemon is busy or stopped. It holds no state: slots, index, counters and leased bytes are shared memory
+that the daemon made, the sockets are the daemon's too, and it ends with the daemon.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fabricbios.dataplane.batch import Batch
+from fabricbios.dataplane.fbmu import Fbmu
+from fabricbios.dataplane.leases import Leases
+from fabricbios.dataplane.loop import Channel, serve_until
+from fabricbios.dataplane.responder import PlaneServer, Responder
+from fabricbios.dataplane.shared import LeaseBoard, Region
+from fabricbios.dataplane.slab import Memory, Slab
+from fabricbios.dataplane.slots import Plane
+from fabricbios.dataplane.tally import Tally
+from fabricbios.hw.syscalls import boottime_ns
+
+READY = b"r"
+
+
+class ServeSpec(NamedTuple):
+    """What a server process inherits: descriptors, and (descriptor, bytes) of what it maps."""
+
+    plane: str
+    control: int
+    sockets: list[int]
+    slots: tuple[int, int]
+    lookup: tuple[int, int]
+    counters: tuple[int, int]
+    slabs: list[tuple[int, int]]
+
+    def descriptors(self) -> list[int]:
+        """Return all that must be inherited."""
+        regions = (self.slots, self.lookup, self.counters, *self.slabs)
+        return [self.control, *self.sockets, *(fd for fd, _ in regions)]
+
+
+def main(argv: list[str]) -> int:
+    """Serve until the control socket is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the daemon, which ends us in its time
+    spec = ServeSpec(**json.loads(argv[0]))
+    tally = Tally(Region.attach(*spec.counters).buffer)
+    channels = _PLANES[Plane[spec.plane]](spec, tally)
+    gc.freeze()
+    control = socket.socket(fileno=spec.control)
+    control.send(READY)
+    serve_until(spec.control, channels, tally)
+    return 0
+
+
+def _fbmu_channels(spec: ServeSpec, tally: Tally) -> list[Channel]:
+    memory = Memory([Slab(*slab) for slab in spec.slabs])
+    board = LeaseBoard(Region.attach(*spec.slots), Region.attach(*spec.lookup))
+    leases = Leases(
+        Plane.FBMU,
+        board.slots.buffer,
+        board.slot_index(),
+        lambda extent: memory.view[extent.base : extent.base + extent.length],
+    )
+
+    def channel(fd: int) -> Channel:
+        batch = Batch(socket.socket(fileno=fd))
+        server: PlaneServer = Fbmu(batch, tally)
+        return Channel(batch, Responder(server, batch, leases, tally, boottime_ns))
+
+    return [channel(fd) for fd in spec.sockets]
+
+
+_PLANES: dict[Plane, Callable[[ServeSpec, Tally], list[Channel]]] = {Plane.FBMU: _fbmu_channels}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""The daemon's side of a user-space server process: start, watch, wait until it is at rest, stop."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from fabricbios.dataplane.counters import COUNTERS, read_counters
+from fabricbios.dataplane.serve import READY, ServeSpec
+from fabricbios.dataplane.shared import LeaseBoard, counter_page
+from fabricbios.dataplane.slab import Slab
+from fabricbios.dataplane.slots import Plane
+
+START_SECONDS, STOP_SECONDS, QUIESCE_SECONDS = 10.0, 2.0, 0.25
+
+
+class ServerProcess:
+    """One process that serves `plane` on `sockets` (bound, blocking, UDP), which stay the daemon's.
+
+    `pidfd` becomes readable when the process ends, whatever ended it; start() again serves on, with the
+    same leases, bytes and counters.
+    """
+
+    def __init__(
+        self, plane: Plane, sockets: Sequence[socket.socket], board: LeaseBoard, slabs: Sequence[Slab] = ()
+    ) -> None:
+        self._plane, self._sockets, self._board, self._slabs = plane, sockets, board, slabs
+        self._counters = counter_page()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self.pidfd = -1
+
+    def start(self, seconds: float = START_SECONDS) -> None:
+        """Start it and return when it serves; OSError if it does not within `seconds`."""
+        self.stop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            spec = self._spec(theirs.fileno())
+            command = [sys.executable, "-m", __package__ + ".serve", json.dumps(spec._asdict())]
+            self._process = subprocess.Popen(command, pass_fds=spec.descriptors(), process_group=0)
+        self._control, self.pidfd = ours, os.pidfd_open(self._process.pid)
+        self._await_ready(seconds)
+
+    def _spec(self, control: int) -> ServeSpec:
+        regions = (self._board.slots, self._board.lookup, self._counters)
+        slots, lookup, counters = ((region.fd, region.size) for region in regions)
+        slabs = [(slab.fd, slab.size) for slab in self._slabs]
+        return ServeSpec(self._plane.name, control, [s.fileno() for s in self._sockets], slots, lookup, counters, slabs)
+
+    def _await_ready(self, seconds: float) -> None:
+        assert self._control is not None
+        self._control.settimeout(seconds)
+        try:
+            ready = self._control.recv(1)
+        except TimeoutError:
+            ready = b""
+        if ready != READY:
+            self.stop()
+            raise OSError(errno.ECHILD, f"the {self._plane.name} server process did not start")
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process id while it runs."""
+        return self._process.pid if self._process is not None and self.poll() is None else None
+
+    def poll(self) -> int | None:
+        """Return the exit status (negative: the signal), None while it runs or before it was started."""
+        return None if self._process is None else self._process.poll()
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return what it counted, all its lives together (counters.read_counters)."""
+        return read_counters(self._counters.buffer)
+
+    def quiesce(self, seconds: float = QUIESCE_SECONDS) -> None:
+        """Return when no question that was checked before this call is still being answered.
+
+        Call it after the store that ends a lease and before its bytes are touched. The server says so with a
+        counter that is odd while it works on a batch; on both sides a system call lies between the store and
+        the load, so neither overtakes the other. OSError(ETIMEDOUT) if the server was stopped in the middle.
+        """
+        deadline = time.monotonic() + seconds
+        time.sleep(0)
+        seen = self._batch()
+        while seen & 1 and self._batch() == seen and self.pid is not None:
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, f"the {self._plane.name} server is stuck in a batch")
+            time.sleep(0.0002)
+
+    def _batch(self) -> int:
+        return int(COUNTERS.get(self._counters.buffer, 0, "batch"))
+
+    def close(self) -> None:
+        """Stop, for good."""
+        self.stop()
+        self._counters.close()
+
+    def stop(self) -> None:
+        """End it, by force if it must be; nothing happens if it does not run."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            os.close(self.pidfd)
+            self._process, self.pidfd = None, -1

@@ -1,0 +1,41 @@
+"""The replay window of one lease, in its slot (D10); layout and reasons: slots.py.
+
+BPF does the same with compare-and-swap. Here one process serves a plane and nobody else marks the
+window of a datagram that came to it, so loads and stores are enough.
+"""
+
+from __future__ import annotations
+
+from fabricbios.dataplane.counters import DropReason
+from fabricbios.dataplane.slots import SLOT, WINDOW
+
+
+class Window:
+    """`words` is the slot table as u64."""
+
+    __slots__ = ("_first", "_highest", "_words")
+
+    def __init__(self, words: memoryview, slot: int) -> None:
+        self._words = words
+        self._highest = (slot * SLOT.size + SLOT.offset["highest"]) // 8
+        self._first = (slot * SLOT.size + SLOT.offset["window"]) // 8
+
+    def take(self, nonce: int) -> DropReason | None:
+        """Mark an authentic nonce (1 .. 2^64-1) as seen; say why if it may not be used any more."""
+        words = self._words
+        highest = words[self._highest]
+        if nonce + WINDOW <= highest:
+            return DropReason.TOO_OLD
+        at = self._first + (nonce >> 3 & 127)
+        word, generation, bit = words[at], nonce >> 10, 1 << (nonce & 7)
+        if word >> 8 == generation:
+            if word & bit:
+                return DropReason.REPLAYED
+            words[at] = word | bit
+        elif word >> 8 < generation:
+            words[at] = generation << 8 | bit
+        else:
+            return DropReason.TOO_OLD
+        if nonce > highest:
+            words[self._highest] = nonce
+        return None

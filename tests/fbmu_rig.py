@@ -1,0 +1,86 @@
+"""A memory server without sockets or processes: one table, one buffer, a clock that stands still until told."""
+
+import socket
+import struct
+
+from fabricbios.dataplane.batch import STRIDE, Batch
+from fabricbios.dataplane.counters import COUNTERS, CountedOp, DropReason
+from fabricbios.dataplane.fbmu import Fbmu
+from fabricbios.dataplane.index import SlotIndex, index_bytes
+from fabricbios.dataplane.leases import Leases
+from fabricbios.dataplane.responder import Responder
+from fabricbios.dataplane.slots import SLOT, Extent, Plane, SlotLease, SlotTable
+from fabricbios.dataplane.tally import Tally
+from fabricbios.model import DpAuth, DpOp
+from fabricbios.wire import Tagger, question_message, with_tag
+
+LEASE_ID, KEY = 0xF00D << 64 | 0xBEEF, bytes(range(32))
+LENGTH = 16384
+LEASE = SlotLease(LEASE_ID, Plane.FBMU, Extent(4096, LENGTH), 3, DpAuth.BLAKE2S_FULL, KEY, 1, 10**9, 1408, 1404)
+
+
+def question(
+    op: int,
+    payload: bytes = b"",
+    nonce: int = 1,
+    *,
+    lease_id: int = LEASE_ID,
+    auth: DpAuth = DpAuth.BLAKE2S_FULL,
+    key: bytes = KEY,
+    request_id: int = 7,
+    head: bytes = b"FBMU\x01",
+    flags: int = 0,
+    payload_len: int | None = None,
+) -> bytes:
+    """Return a datagram with a right tag over whatever it says."""
+    measured = len(payload) if payload_len is None else payload_len
+    header = head + struct.pack(">BHII16sQ", op, flags, measured, request_id, lease_id.to_bytes(16, "big"), nonce)
+    bare = header + bytes(16) + payload
+    return with_tag(bare, Tagger(auth, key).tag(question_message(bare, auth)))
+
+
+def read(offset: int, length: int, nonce: int = 1, padding: int = 0, **how: object) -> bytes:
+    return question(DpOp.READ, struct.pack(">QI", offset, length) + bytes(padding), nonce, **how)  # type: ignore[arg-type]
+
+
+def write(offset: int, data: bytes, nonce: int = 1, length: int | None = None, **how: object) -> bytes:
+    said = len(data) if length is None else length
+    return question(DpOp.WRITE, struct.pack(">QI", offset, said) + data, nonce, **how)  # type: ignore[arg-type]
+
+
+class FbmuRig:
+    """`ask` puts a datagram through everything but the sockets."""
+
+    def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
+        self.now, self.bytes = 0, bytearray(65536)
+        board = memoryview(bytearray(8 * SLOT.size))
+        index = SlotIndex(memoryview(bytearray(index_bytes(8))), board)
+        self.table = SlotTable(board, [index])
+        self.tally = Tally(memoryview(bytearray(COUNTERS.size)))
+        leases = Leases(Plane.FBMU, board, index, self._data)
+        with socket.socket(family, socket.SOCK_DGRAM) as unbound:
+            self._batch = Batch(unbound, 1)
+        server = Fbmu(self._batch, self.tally)
+        self._responder = Responder(server, self._batch, leases, self.tally, lambda: self.now)
+
+    def _data(self, extent: Extent) -> memoryview:
+        return memoryview(self.bytes)[extent.base : extent.base + extent.length]
+
+    def open(self, lease: SlotLease = LEASE) -> int:
+        """Install a lease and return its slot."""
+        return self.table.install(lease, 0)
+
+    def ask(self, datagram: bytes) -> bytes | None:
+        """Return the answer, gathered as on the wire, or None for a drop."""
+        arena, head, tag, payload = self._batch.arena, datagram[:40], datagram[40:56], datagram[56:STRIDE]
+        for at, part in ((16, head), (0, tag), (56, payload)):
+            arena[at : at + len(part)] = part
+        length = self._responder.respond(0, len(datagram))
+        return None if length < 0 else bytes(arena[16:56] + arena[:16] + arena[56 : 56 + length])
+
+    def drops(self) -> dict[str, int]:
+        """Return the drops that happened, by name."""
+        return {reason.name.lower(): n for reason in DropReason if (n := self.tally.drops[reason])}
+
+    def asked(self, op: CountedOp) -> int:
+        return self.tally.requests[op]
