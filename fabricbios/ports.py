@@ -97,3 +97,21 @@ class DataPlane(Protocol):
 
     def forget(self, lease: LeaseSpec) -> None:
         """Drop what was kept to answer EXPIRED after teardown (30 s, D10)."""
+
+
+class Adopter(Protocol):
+    """What a DataPlane may also have when its leases outlive the daemon (pinned maps, configfs)."""
+
+    def adopt(self, lease: LeaseSpec) -> Sequence[Any]:
+        """Take over a lease that a predecessor bound; OSError unless every step is still in place.
+
+        `lease.dp_key` is empty (a key is never journalled): the kernel's copy goes on. `expires_ns` and
+        `generation` are the journal's and hold from now on.
+        """
+
+
+class Fencer(Protocol):
+    """What a DataPlane may also have when its path can answer FENCED (D10)."""
+
+    def fence(self, lease: LeaseSpec) -> None:
+        """Teardown failed for good: answer FENCED instead of EXPIRED from now on."""

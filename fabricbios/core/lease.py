@@ -254,8 +254,8 @@ class Lease:
         spec, ends_unix = self._renewed(job)
         if job.recorded:
             return Renew(spec)
-        fields = {"generation": spec.generation, "expires_ns": spec.expires_ns, "ends_unix": ends_unix}
-        return self._record("renew", **fields)
+        new = {"generation": spec.generation, "expires_ns": spec.expires_ns, "ends_unix": ends_unix}
+        return Record(self.spec, record.note("renew", spec.lease_id, **new), durable=False)
 
     def _renewed(self, job: Job) -> tuple[LeaseSpec, int]:
         """Never shortens (D8), and raises the generation whatever became of the end."""

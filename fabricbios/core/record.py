@@ -21,7 +21,7 @@ CLOCK_BOOTTIME and means nothing after a reboot, so leases of another boot are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fabricbios.errors import LocalMisuse, WireError
@@ -115,7 +115,7 @@ def _renewed(kept: Kept, entry: Mapping[str, Any]) -> Kept:
     return kept._replace(spec=spec, ends_unix=int(entry["ends_unix"]))
 
 
-_FOLD = {
+_FOLD: dict[str, Callable[[Kept, Mapping[str, Any]], Kept]] = {
     "bound": lambda kept, _: kept._replace(stage="bound"),
     "renew": _renewed,
     "warned": lambda kept, e: kept._replace(stage="warned", revoke_ns=int(e["revoke_ns"])),

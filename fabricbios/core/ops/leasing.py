@@ -26,13 +26,13 @@ from fabricbios.model import (
 )
 from fabricbios.ports import LeaseSpec
 from fabricbios.wire import (
+    ActiveLease,
     BindingTlv,
     DpAuthTlv,
     LeaseAllocParams,
     LeaseAttachParams,
     LeaseFreeParams,
     LeaseListActiveResult,
-    LeaseListItem,
     LeaseQueryParams,
     LeaseQueryResult,
     LeaseRenewParams,
@@ -220,10 +220,10 @@ def list_active(state: NodeState, ask: Ask, params: Any, now: Instant) -> bytes:
     return LeaseListActiveResult(items).pack()
 
 
-def _item(lease: Lease, shown: bool) -> LeaseListItem:
+def _item(lease: Lease, shown: bool) -> ActiveLease:
     s = lease.spec
     lease_id, holder = (s.lease_id, s.holder) if shown else (0, 0)
-    return LeaseListItem(lease_id, s.resource_id, holder, lease.ends_unix, s.size)
+    return ActiveLease(lease_id, s.resource_id, holder, lease.ends_unix, s.size)
 
 
 def _find(state: NodeState, lease_id: int, now: Instant) -> Lease:
