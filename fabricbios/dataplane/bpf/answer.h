@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The answer, written over its question: request_id, lease_id and nonce stay where they are (D10). */
+#ifndef FABRICBIOS_ANSWER_H
+#define FABRICBIOS_ANSWER_H
+
+#include "copy.h"
+#include "packet.h"
+#include "question.h"
+#include "tag.h"
+
+static __always_inline __u8 answer_op(const struct question *q)
+{
+	return q->op == DP_OP_PING && q->status ? DP_OP_ERROR : q->op + 1;
+}
+
+static __always_inline int write_hello_ack(__u32 *payload, void *end, const struct lease_slot *slot,
+					   const struct question *q)
+{
+	int ok = q->status == DP_STATUS_OK;
+	__u64 length = bpf_cpu_to_be64(slot->length);
+
+	if ((void *)payload + HELLO_ACK_SIZE > end)
+		return -1;
+	payload[1] = ok ? length : 0;
+	payload[2] = ok ? length >> 32 : 0;
+	payload[3] = ok ? bpf_htonl(limit_of(slot, q, DP_OP_READ)) : 0;
+	payload[4] = ok ? bpf_htonl(limit_of(slot, q, DP_OP_WRITE)) : 0;
+	return 0;
+}
+
+/* Write the payload, all but a READ's data. */
+static __always_inline int write_payload(__u32 *payload, void *end, const struct lease_slot *slot,
+					 const struct question *q)
+{
+	if (!q->answer)
+		return 0;
+	if ((void *)(payload + 1) > end)
+		return -1;
+	payload[0] = q->status; /* little-endian: the status byte, then three reserved zeros */
+	if (q->op == DP_OP_HELLO)
+		return write_hello_ack(payload, end, slot, q);
+	if (q->op != DP_OP_READ)
+		return 0;
+	if ((void *)(payload + 2) > end)
+		return -1;
+	payload[1] = q->status ? 0 : bpf_htonl(q->length);
+	return 0;
+}
+
+static __always_inline int write_heads(struct xdp_md *ctx, const struct lease_slot *slot, const struct question *q)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 at = q->place.at & OFFSET_MASK;
+	struct dp_header *h = data + at;
+
+	if (answer_frame(data, end, &q->place, q->answer) || (void *)(h + 1) > end)
+		return -1;
+	h->op = answer_op(q);
+	h->payload_len = bpf_htonl(q->answer);
+	return write_payload((void *)(h + 1), end, slot, q);
+}
+
+static __always_inline int copy_question(struct xdp_md *ctx, const struct lease_slot *slot, const struct question *q,
+					 enum copy_way way)
+{
+	__u32 head = way == TO_MEMORY ? PARAMS : READ_RESP_HEAD;
+
+	return copy_leased(ctx, slot->base + q->offset, q->length, q->place.at + HEADER + head, way);
+}
+
+/* The FULL modes give an answer its own tag; HMAC_HEADER repeats the question's, which stands there already. */
+static __always_inline int write_tag(struct xdp_md *ctx, const struct lease_slot *slot, struct question *q)
+{
+	void *data, *end;
+	__u64 at = q->place.at & OFFSET_MASK, *tag;
+
+	if (slot->auth == DP_AUTH_HMAC_HEADER)
+		return 0;
+	q->tagging.covered = q->answer;
+	if (tag_make(ctx, slot, &q->tagging))
+		return -1;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	tag = data + at + SIGNED_HEADER;
+	if ((void *)(tag + 2) > end)
+		return -1;
+	tag[0] = q->tagging.tag[0];
+	tag[1] = q->tagging.tag[1];
+	return 0;
+}
+
+/* Bytes by which the answer's frame is longer than the question's. */
+static __always_inline int growth(struct xdp_md *ctx, const struct question *q)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	long length = end - data;
+
+	FORGET(length);
+	return (int)(q->place.at + HEADER + q->answer - length);
+}
+
+#endif
