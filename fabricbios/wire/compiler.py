@@ -30,6 +30,7 @@ class Codec(NamedTuple):
     decode: Callable[[bytes, int, int, Rules], tuple[Any, int]]
     encode: Callable[[Any, Rules], bytes]
     construct: Callable[..., Any]
+    source: str
 
 
 class _Text:
@@ -53,12 +54,12 @@ class _Text:
         self.scope[name] = value
         return name
 
-    def function(self, header: str) -> Callable[..., Any]:
-        source = "\n".join([f"def {header}:", *self.lines, ""])
-        exec(compile(source, f"<{self.cls.__name__}.{header.partition('(')[0]}>", "exec"), self.scope)
-        made: Callable[..., Any] = self.scope[header.partition("(")[0]]
-        made.__source__ = source  # type: ignore[attr-defined]
-        return made
+    def function(self, name: str, parameters: str) -> tuple[Callable[..., Any], str]:
+        """Return the function that the lines are the body of, and its source."""
+        source = "\n".join([f"def {name}({parameters}):", *self.lines, ""])
+        exec(compile(source, f"<{self.cls.__name__}.{name}>", "exec"), self.scope)
+        made: Callable[..., Any] = self.scope[name]
+        return made, source
 
 
 def short(at: int, end: int, places: tuple[tuple[int, str], ...]) -> WireError:
@@ -76,7 +77,9 @@ def _groups(cls: type[Struct]) -> Iterator[tuple[Any, list[tuple[str, Field]]]]:
 def _judge(var: str, label: str, field: Field, text: _Text, error: str) -> list[str]:
     """Return lines that refuse values outside the field's table, mask or bounds."""
     lines = []
-    if field.allowed:
+    if len(field.allowed) == 1:
+        lines.append(f"if {var} != {field.allowed[0]}: {error.format(f'{label} has an unknown value')}")
+    elif field.allowed:
         ok = text.name("ok", frozenset(field.allowed))
         lines.append(f"if {var} not in {ok}: {error.format(f'{label} has an unknown value')}")
     if field.mask is not None:
@@ -85,6 +88,12 @@ def _judge(var: str, label: str, field: Field, text: _Text, error: str) -> list[
         low, high = field.low, field.high
         lines.append(f"if not {low} <= {var} <= {high}: {error.format(f'{label} is out of range')}")
     return lines
+
+
+def _complains(cls: type[Struct]) -> bool:
+    """True if `cls` has a judgement across fields of its own."""
+    owner = next(c for c in cls.__mro__ if "complaint" in vars(c))
+    return owner.__name__ != "Struct"
 
 
 class _Run:
@@ -112,7 +121,7 @@ class _Decoding:
     def __init__(self, cls: type[Struct]) -> None:
         self.cls, self.text, self.run = cls, _Text(cls), _Run()
 
-    def function(self) -> Callable[..., Any]:
+    def function(self) -> tuple[Callable[..., Any], str]:
         self._open()
         for when, items in _groups(self.cls):
             if when is None:
@@ -121,19 +130,11 @@ class _Decoding:
                 self._optional(when.condition, items)
         self._flush()
         self._make({})
-        return self.text.function("decode(b, at, end, rules)")
+        return self.text.function("decode", "b, at, end, rules")
 
     def _open(self) -> None:
-        if self.cls.LIMIT:
-            what = f"{self.cls.__name__} is over the size limit"
-            self.text.add(f"if end - at > rules.{self.cls.LIMIT}: raise WireError('{what}', at)")
-        if self._complains:
+        if _complains(self.cls) or self.cls.LIMIT:
             self.text.add("start = at")
-
-    @property
-    def _complains(self) -> bool:
-        owner = next(c for c in self.cls.__mro__ if "complaint" in vars(c))
-        return owner.__name__ != "Struct"
 
     def _optional(self, condition: str, items: list[tuple[str, Field]]) -> None:
         self._flush()
@@ -205,7 +206,10 @@ class _Decoding:
 
     def _make(self, absent: dict[str, str]) -> None:
         values = "".join(f"{absent.get(n, f'f_{n}')}, " for n in self.cls.FIELDS)
-        if not self._complains:
+        if self.cls.LIMIT:
+            what = f"{self.cls.__name__} is over the size limit"
+            self.text.add(f"if at - start > rules.{self.cls.LIMIT}: raise WireError('{what}', start)")
+        if not _complains(self.cls):
             self.text.add(f"return new(cls, ({values})), at")
             return
         self.text.add(f"v = new(cls, ({values}))", "why = v.complaint(rules)")
@@ -223,18 +227,19 @@ class _Encoding:
         self.parts: list[str] = []
         self.sections = 0
 
-    def function(self) -> Callable[..., Any]:
+    def function(self) -> tuple[Callable[..., Any], str]:
         names = "".join(f"f_{n}, " for n in self.cls.FIELDS)
         if names:
             self.text.add(f"{names} = v")
-        self.text.add("why = v.complaint(rules)", "if why: raise LocalMisuse(why)")
+        if _complains(self.cls):
+            self.text.add("why = v.complaint(rules)", "if why: raise LocalMisuse(why)")
         for when, items in _groups(self.cls):
             if when is None:
                 self._items(items)
             else:
                 self._optional(when.condition, items)
         self._finish()
-        return self.text.function("encode(v, rules)")
+        return self.text.function("encode", "v, rules")
 
     def _finish(self) -> None:
         self._flush()
@@ -320,7 +325,7 @@ class _Encoding:
         return f"{self.cls.__name__}.{name.strip('_')}"
 
 
-def _constructor(cls: type[Struct]) -> Callable[..., Any]:
+def _constructor(cls: type[Struct]) -> tuple[Callable[..., Any], str]:
     """Write `__new__` with the fields as parameters, keyword-only ones last."""
     text = _Text(cls)
     places: list[str] = []
@@ -330,7 +335,7 @@ def _constructor(cls: type[Struct]) -> Callable[..., Any]:
         (keywords if field.kw_only else places).append(f"{name}{default}")
     star = ["*", *keywords] if keywords else []
     text.add(f"return new(_cls, ({''.join(n + ', ' for n in cls.FIELDS)}))")
-    return text.function(f"__new__({', '.join(['_cls', *places, *star])})")
+    return text.function("__new__", ", ".join(["_cls", *places, *star]))
 
 
 def codec(cls: type[Struct]) -> Codec:
@@ -338,14 +343,17 @@ def codec(cls: type[Struct]) -> Codec:
     made: Codec | None = vars(cls).get("_codec")
     if made is not None:
         return made
-    made = Codec(_Decoding(cls).function(), _Encoding(cls).function(), _constructor(cls))
+    (decode, *read), (encode, *write), (construct, *build) = (
+        _Decoding(cls).function(), _Encoding(cls).function(), _constructor(cls),
+    )  # fmt: skip
+    made = Codec(decode, encode, construct, "\n".join([*read, *write, *build]))
     cls._codec = made  # type: ignore[attr-defined]
     cls._decode = staticmethod(made.decode)  # type: ignore[method-assign, assignment]
     cls._encode = staticmethod(made.encode)  # type: ignore[method-assign, assignment]
-    cls.__new__ = made.construct  # type: ignore[method-assign, assignment]
+    cls.__new__ = made.construct  # type: ignore[method-assign]
     return made
 
 
 def source_of(cls: type[Struct]) -> str:
     """Return the Python text that `cls` compiles to, for people who wonder."""
-    return "\n".join(part.__source__ for part in codec(cls))  # type: ignore[attr-defined]
+    return codec(cls).source

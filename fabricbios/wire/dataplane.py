@@ -6,12 +6,25 @@ value; `DpHeader` is the header alone, for those who look before they decode.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from fabricbios.model import DpOp, DpStatus
 from fabricbios.wire.description import Message, Struct
 from fabricbios.wire.fields import (
-    counted, fixed, length_of, magic, nested, reserved, u8, u16, u32, u64, u128, zeros,
+    counted,
+    fixed,
+    length_of,
+    magic,
+    nested,
+    reserved,
+    u8,
+    u16,
+    u32,
+    u64,
+    u128,
+    zeros,
 )  # fmt: skip
-from fabricbios.wire.rules import Rules
+from fabricbios.wire.rules import Rules, Transport
 
 DP_VERSION = 1
 DP_HEADER_SIZE = 56
@@ -129,7 +142,7 @@ class Datagram(Message, abstract=True):
     """Header and payload of one data plane message; subclasses fix magic, op and payload."""
 
     LIMIT = "datagram"
-    TRANSPORT = "udp"
+    TRANSPORT: ClassVar[Transport | None] = "udp"
 
     _magic = magic(b"FB??")
     version: int = u8("1", default=DP_VERSION, only=(DP_VERSION,), kw_only=True)

@@ -17,8 +17,8 @@ from operator import itemgetter
 from typing import Any, ClassVar, Self, dataclass_transform
 
 from fabricbios.errors import LocalMisuse, WireError
-from fabricbios.wire import compiler
-from fabricbios.wire.fields import SPECIFIERS, Field
+from fabricbios.wire import compiler, fields
+from fabricbios.wire.fields import Field
 from fabricbios.wire.rules import BY_NAME, Rules, Transport
 
 Buffer = bytes | bytearray | memoryview
@@ -42,7 +42,15 @@ class _Slotless(type):
         return super().__new__(mcs, name, bases, {"__slots__": (), **body}, **kwargs)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=SPECIFIERS)
+@dataclass_transform(
+    frozen_default=True,
+    field_specifiers=(
+        fields.u8, fields.u16, fields.u32, fields.u64, fields.i32, fields.u128, fields.boolean, fields.fixed,
+        fields.u32s, fields.bytes_, fields.bytes16, fields.str16, fields.text32, fields.text, fields.rest,
+        fields.zeros, fields.counted, fields.list_of, fields.list_of_bytes, fields.list8_of, fields.nested,
+        fields.choice, fields.tlv_seq, fields.tlvs_in_bytes, fields.tlv_list,
+    ),
+)  # fmt: skip
 class Struct(tuple[Any, ...], metaclass=_Slotless):
     """A described value. ITEMS is everything on the wire in order, FIELDS what the value holds."""
 
@@ -77,7 +85,7 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
         """
         if type(data) is not bytes:
             data = _as_bytes(data)
-        rules = transport if type(transport) is Rules else BY_NAME[transport or cls.TRANSPORT]
+        rules = transport if isinstance(transport, Rules) else BY_NAME[transport or cls.TRANSPORT]
         value: Self
         value, at = cls._decode(data, 0, len(data), rules)
         if at != len(data):
@@ -87,12 +95,12 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
     @classmethod
     def unpack_prefix(cls, data: Buffer, transport: Transport | Rules | None = None) -> tuple[Self, int]:
         """Return the value that `data` starts with and the number of bytes it took."""
-        rules = transport if type(transport) is Rules else BY_NAME[transport or cls.TRANSPORT]
+        rules = transport if isinstance(transport, Rules) else BY_NAME[transport or cls.TRANSPORT]
         return cls._decode(_as_bytes(data), 0, len(data), rules)
 
     def pack(self, transport: Transport | Rules | None = None) -> bytes:
         """Return the bytes. Raise LocalMisuse where a field has a value that the wire cannot carry."""
-        rules = transport if type(transport) is Rules else BY_NAME[transport or self.TRANSPORT]
+        rules = transport if isinstance(transport, Rules) else BY_NAME[transport or self.TRANSPORT]
         try:
             return self._encode(self, rules)
         except (struct.error, TypeError, ValueError, OverflowError, AttributeError) as e:
@@ -145,7 +153,7 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
         return tuple.__new__(type(self), [changes.get(n, v) for n, v in zip(self.FIELDS, self, strict=True)])
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and tuple.__eq__(self, other)  # type: ignore[arg-type]
+        return type(self) is type(other) and tuple.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other

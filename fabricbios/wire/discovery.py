@@ -7,7 +7,18 @@ from enum import IntEnum
 from fabricbios.model import Health
 from fabricbios.wire.description import Message, Struct
 from fabricbios.wire.fields import (
-    boolean, bytes_, fixed, list_of, list_of_bytes, tlvs_in_bytes, u8, u16, u32, u64, u128, zeros,
+    boolean,
+    bytes_,
+    fixed,
+    list_of,
+    list_of_bytes,
+    tlvs_in_bytes,
+    u8,
+    u16,
+    u32,
+    u64,
+    u128,
+    zeros,
 )  # fmt: skip
 from fabricbios.wire.inventory import INVENTORY_TLVS, ResourceSummary
 from fabricbios.wire.rules import Rules

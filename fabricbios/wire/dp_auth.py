@@ -18,7 +18,7 @@ _TAG_AT = 40
 
 # Parameter bytes after the header: counted to the header by HMAC_HEADER, and before padding by the others.
 _RANGE_SIZE = 12
-_PADDED = {DpOp.HELLO: 16, DpOp.READ: _RANGE_SIZE, DpOp.PING: 0}
+_PADDED: dict[int, int] = {DpOp.HELLO: 16, DpOp.READ: _RANGE_SIZE, DpOp.PING: 0}
 _RANGED = frozenset((DpOp.READ, DpOp.WRITE))
 ANSWERS = frozenset((DpOp.HELLO_ACK, DpOp.READ_RESP, DpOp.WRITE_RESP, DpOp.PONG, DpOp.ERROR))
 
@@ -26,10 +26,8 @@ ANSWERS = frozenset((DpOp.HELLO_ACK, DpOp.READ_RESP, DpOp.WRITE_RESP, DpOp.PONG,
 def question_message(datagram: Buffer, mode: DpAuth) -> bytes:
     """Return M of D10 for a whole datagram, question or answer; shorter than promised if it is cut."""
     op = datagram[_OP_AT]
-    if mode == DpAuth.HMAC_HEADER:
-        covered = _RANGE_SIZE if op in _RANGED else 0
-    else:
-        covered = _PADDED.get(op, len(datagram))
+    with_header = _RANGE_SIZE if op in _RANGED else 0
+    covered = with_header if mode == DpAuth.HMAC_HEADER else _PADDED.get(op, len(datagram))
     return bytes(datagram[:TAGGED_SIZE]) + bytes(datagram[DP_HEADER_SIZE : DP_HEADER_SIZE + covered])
 
 

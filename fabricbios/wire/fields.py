@@ -209,9 +209,3 @@ def tlvs_in_bytes(table: TlvTable, doc: str = "", **options: Any) -> Any:
 def tlv_list(table: TlvTable, doc: str = "", **options: Any) -> Any:
     """A counted list of TLVs."""
     return Field(kinds.Tlvs(table, "H"), doc, **options)
-
-
-SPECIFIERS = (
-    u8, u16, u32, u64, i32, u128, boolean, fixed, u32s, bytes_, bytes16, str16, text32, text, rest, zeros,
-    counted, list_of, list_of_bytes, list8_of, nested, choice, tlv_seq, tlvs_in_bytes, tlv_list,
-)  # fmt: skip

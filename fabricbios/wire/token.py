@@ -101,7 +101,7 @@ def mac_holds(token: Token, token_key: bytes) -> bool:
     return hmac.compare_digest(token.mac, _chain(token, token_key))
 
 
-def attenuate(token: Token, caveat: Tlv) -> Token:
+def attenuate(token: Token, caveat: TlvValue) -> Token:
     """Return `token` narrowed by one more caveat; no key is needed.
 
     Raise LocalMisuse where the token cannot be delegated (no DELEGATE, DEPTH used up).
