@@ -7,7 +7,7 @@ import what only the guest has inside the tests: the host collects these files t
 from __future__ import annotations
 
 import pytest
-from conftest import require
+from facilities import require
 
 from vmtest.replay import IN_GUEST, Replay
 
