@@ -1,0 +1,120 @@
+"""Extents of the admin's files and devices, by lease: placed, journaled, wiped before anybody gets them again.
+
+Bookkeeping is under a lock and quick; reserving space and wiping happen outside it, so that one slow wipe holds
+up no other lease.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from fabricbios.dataplane.extent_journal import ExtentJournal, Placed
+from fabricbios.dataplane.extents import Extents
+from fabricbios.errors import LocalMisuse
+from fabricbios.hw.backing import GRANULE, Backing, Wipe
+
+
+class Region(NamedTuple):
+    """`length` bytes from `base` of a backing, which is number `device` of its pool."""
+
+    backing: Backing
+    device: int
+    base: int
+    length: int
+
+
+class BlockPool:
+    """`backings` by resource id, in the order of the configuration: their position is their device number.
+
+    What the journal knows of them is claimed at once; a lease that nobody adopts is to be released.
+    Raises LocalMisuse where the journal contradicts itself.
+    """
+
+    def __init__(self, backings: Mapping[int, Backing], journal: ExtentJournal, wipe: Wipe) -> None:
+        self.backings = tuple(backings.values())
+        self._device = {resource_id: i for i, resource_id in enumerate(backings)}
+        self._of_identity = {b.identity: i for i, b in enumerate(self.backings)}
+        self._extents = [Extents(b.size) for b in self.backings]
+        self._journal, self._wipe = journal, wipe
+        self._lock = threading.Lock()
+        for lease_id, placed in journal.extents.items():
+            device = self._of_identity.get(placed.store)
+            if device is not None:
+                self._extents[device].claim(lease_id, placed.base, placed.length)
+        for backing in self.backings:
+            journal.take_store(backing.identity)
+        journal.drop_stores({b.identity for b in self.backings})
+
+    def available(self, resource_id: int) -> int:
+        """Return the bytes of a resource that nobody holds, not necessarily in one piece."""
+        with self._lock:
+            return self._extents[self._device[resource_id]].available
+
+    def leases(self) -> set[int]:
+        """Return the leases that hold an extent, those of a predecessor included."""
+        with self._lock:
+            return set(self._journal.extents)
+
+    def place(self, lease_id: int, resource_id: int, size: int) -> Region:
+        """Give a lease `size` bytes, rounded up to GRANULE, in one piece; the same ones if asked again.
+
+        OSError(ENOSPC) where there is no such piece, or the file system has no room for it; then nothing is held.
+        """
+        if resource_id not in self._device:
+            raise OSError(errno.ENODEV, f"no such block resource: 0x{resource_id:032x}")
+        with self._lock:
+            region = self._place(lease_id, self._device[resource_id], size)
+        try:
+            region.backing.reserve(region.base, region.length)
+        except OSError:
+            self._let_go(lease_id, region.device)
+            raise
+        return region
+
+    def find(self, lease_id: int) -> Region | None:
+        """Return what a lease holds, or None. OSError(ENODEV) if its store is not configured any more."""
+        with self._lock:
+            return self._find(lease_id)
+
+    def release(self, lease_id: int) -> None:
+        """Wipe what a lease held, then give it back; nothing happens if it holds nothing. Raises OSError."""
+        region = self.find(lease_id)
+        if region is None:
+            return
+        region.backing.wipe(region.base, region.length, self._wipe)
+        self._let_go(lease_id, region.device)
+
+    def _place(self, lease_id: int, device: int, size: int) -> Region:
+        held = self._find(lease_id)
+        if held is not None:
+            if held.device != device:
+                raise LocalMisuse(f"lease 0x{lease_id:032x} lies on another store")
+            return held
+        try:
+            base, length = self._extents[device].allocate(lease_id, -(-size // GRANULE) * GRANULE)
+        except OSError as error:
+            raise OSError(error.errno, f"no {size} bytes in one piece", self.backings[device].path) from error
+        try:
+            self._journal.put(lease_id, Placed(self.backings[device].identity, base, length))
+        except OSError:
+            self._extents[device].free(lease_id)
+            raise
+        return Region(self.backings[device], device, base, length)
+
+    def _find(self, lease_id: int) -> Region | None:
+        placed = self._journal.extents.get(lease_id)
+        if placed is None:
+            return None
+        device = self._of_identity.get(placed.store)
+        if device is None:
+            raise OSError(errno.ENODEV, "the lease lies on a store that is not configured any more")
+        return Region(self.backings[device], device, placed.base, placed.length)
+
+    def _let_go(self, lease_id: int, device: int) -> None:
+        """The journal first: an extent that is free in memory and held on disk costs room, the reverse costs data."""
+        with self._lock:
+            self._journal.remove(lease_id)
+            self._extents[device].free(lease_id)

@@ -1,0 +1,218 @@
+"""What block leases are made of: a file or a block device that the admin named, opened for good.
+
+Opening refuses whatever anybody else uses: mounted, swap, held by md or dm, under a loop device, locked by another
+daemon, or with data on it that its signature gives away. A device stays open with O_EXCL, a file locked, so that
+nobody mounts or serves it afterwards.
+
+Wiping is fallocate(2), for files and devices alike. BLKDISCARD would not do: it promises nothing about what is
+read afterwards, and the next holder must never read the last one's data. FALLOC_FL_PUNCH_HOLE on a device unmaps
+where that reads back as zeros and fails where it does not (blkdev_fallocate, block/fops.c); FALLOC_FL_ZERO_RANGE
+keeps the space. Where a file system or device has neither, zeros are written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Set
+from pathlib import Path
+from typing import Literal
+
+from fabricbios.errors import ConfigError
+from fabricbios.hw import block, signatures
+from fabricbios.hw.sysfs import Sysfs
+
+Wipe = Literal["discard", "zero", "none"]
+GRANULE = (
+    1 << 20
+)  # extents begin and end at multiples: every device's physical block and erase size divides it, or nearly
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+_NOT_OFFERED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL}
+_ZEROS = bytes(GRANULE)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+class Backing:
+    """An open file or device of `size` leasable bytes, a multiple of GRANULE, from its first byte on.
+
+    `name` is stable (D4): WWID, serial, or a file's real path. `identity` (16 bytes) changes when the file is another
+    one under the same name. `overridden` is what spoke against leasing it, where the admin insisted.
+    """
+
+    def __init__(self, fd: int, path: str, name: str, size: int, is_device: bool, identity: bytes) -> None:
+        self.fd, self.path, self.name = fd, path, name
+        self.size, self.is_device, self.identity = size, is_device, identity
+        self.overridden: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise OSError where the device is gone or the file is shorter than what was leased out of it."""
+        if os.lseek(self.fd, 0, os.SEEK_END) < self.size:
+            raise OSError(errno.ENXIO, "truncated, or the device is gone", self.path)
+        if not self.is_device and os.fstat(self.fd).st_nlink == 0:
+            raise OSError(errno.ENOENT, "the file was deleted", self.path)
+
+    def reserve(self, base: int, length: int) -> None:
+        """Make sure that a range of a sparse file can be written: OSError(ENOSPC) now rather than later."""
+        self.check()
+        if not self.is_device:
+            _reserve(self.fd, self.path, base, length)
+
+    def wipe(self, base: int, length: int, how: Wipe) -> None:
+        """Make a range read as zeros, durably; "none" leaves it as it is. Idempotent. Raises OSError."""
+        self.check()
+        if how == "none" or not length:
+            return
+        modes = [FALLOC_FL_ZERO_RANGE] if how == "zero" else [FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE]
+        if not any(self._fallocate(mode, base, length) for mode in modes):
+            self._write_zeros(base, length)
+        os.fdatasync(self.fd)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _fallocate(self, mode: int, base: int, length: int) -> bool:
+        """Return False where the file system or device does not offer this mode."""
+        if _libc.fallocate(self.fd, mode | FALLOC_FL_KEEP_SIZE, base, length) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in _NOT_OFFERED:
+            return False
+        raise OSError(code, os.strerror(code), self.path)
+
+    def _write_zeros(self, base: int, length: int) -> None:
+        end = base + length
+        while base < end:
+            base += os.pwrite(self.fd, memoryview(_ZEROS)[: end - base], base)
+
+
+def open_backing(
+    fs: Sysfs, path: str, size: int | None, *, force: bool = False, ours: Set[bytes] = frozenset()
+) -> Backing:
+    """Open what the admin named, or make the file where it is missing and `size` is given.
+
+    `size` bounds how much of it is leased. `force` takes what is in use or has data on it all the same, unless another
+    daemon holds it; what was overridden is in `Backing.overridden`. `ours` holds the identities that were checked when
+    they were first taken: what stands on them was written by our lease holders. Raises ConfigError with the remedy,
+    OSError from the kernel.
+    """
+    made = not os.path.exists(path)
+    fd = _create(path, size) if made else _open(path, force)
+    try:
+        backing = _describe(fs, fd, os.path.realpath(path), size)
+        users = _users(fs, backing)
+        if users and not force:
+            raise ConfigError(_refusal(path, f"is in use: {'; '.join(users)}", "free it first"))
+        marks = () if made or backing.identity in ours else signatures.probe(fd, os.lseek(fd, 0, os.SEEK_END))
+        if marks and not force:
+            raise ConfigError(_refusal(path, f"has data on it ({', '.join(marks)})", f"wipefs --all {path}"))
+    except BaseException:
+        os.close(fd)
+        raise
+    backing.overridden = (*users, *(f"{mark} signature" for mark in marks))
+    return backing
+
+
+def _refusal(path: str, why: str, remedy: str) -> str:
+    return f"block {path} {why}: {remedy}, or name it in block_force to lose what it holds"
+
+
+def _describe(fs: Sysfs, fd: int, path: str, size: int | None) -> Backing:
+    """Lock a file, name a device; judge the size."""
+    found = os.fstat(fd)
+    is_device = stat.S_ISBLK(found.st_mode)
+    if not is_device:
+        _lock(fd, path)
+    real = os.lseek(fd, 0, os.SEEK_END)
+    if size is not None and size > real:
+        raise ConfigError(f"block {path}: it has {real} bytes, not {size}: give a smaller SIZE, or none")
+    usable = (real if size is None else size) // GRANULE * GRANULE
+    if not usable:
+        raise ConfigError(f"block {path}: less than the smallest extent, {GRANULE} bytes: give it more")
+    name = block.stable_name(fs, _kernel_name(fs, found.st_rdev))[0] if is_device else path
+    return Backing(fd, path, name, usable, is_device, identity_of(name, 0 if is_device else found.st_ino))
+
+
+def identity_of(name: str, inode: int) -> bytes:
+    """Return 16 bytes that tell this device or file from any other, also after a reboot."""
+    return hashlib.sha256(f"{name}\0{inode}".encode()).digest()[:16]
+
+
+def _open(path: str, force: bool) -> int:
+    """Open without waiting (a FIFO would), and exclusively if it is a device."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
+        raise ConfigError(f"block {path} is neither a file nor a block device: name one")
+    exclusive = os.O_EXCL if stat.S_ISBLK(mode) and not force else 0
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        fs = Sysfs()
+        why = block.reasons(fs, _kernel_name(fs, os.stat(path).st_rdev), block.read_usage(fs), True)
+        raise ConfigError(_refusal(path, f"is in use: {'; '.join(why)}", "free it first")) from error
+
+
+def _create(path: str, size: int | None) -> int:
+    """Make a file of `size` bytes, wholly reserved; nothing stays behind where there is no room."""
+    if size is None:
+        raise ConfigError(f"block {path} does not exist: write PATH:SIZE to have it made, or name another")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _reserve(fd, path, 0, size)
+        os.fsync(fd)
+        _sync_directory(Path(path).parent)
+    except BaseException:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    return fd
+
+
+def _reserve(fd: int, path: str, base: int, length: int) -> None:
+    try:
+        os.posix_fallocate(fd, base, length)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot reserve the space: {error.strerror}", path) from error
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _kernel_name(fs: Sysfs, number: int) -> str:
+    where = f"{os.major(number)}:{os.minor(number)}"
+    name = fs.link(f"/sys/dev/block/{where}")
+    if not name:
+        raise ConfigError(f"block device {where} is not in /sys: mount it, or name another")
+    return name
+
+
+def _lock(fd: int, path: str) -> None:
+    """Keep other daemons out; this is not for `force` to override."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(f"block {path} is locked by another process: stop that one") from error
+
+
+def _users(fs: Sysfs, backing: Backing) -> tuple[str, ...]:
+    """Return who else uses a device or file. That a device is a loop device on a file is no use of the device."""
+    usage = block.read_usage(fs)
+    if backing.is_device:
+        kernel_name = _kernel_name(fs, os.fstat(backing.fd).st_rdev)
+        reasons = block.reasons(fs, kernel_name, usage, False)
+        return tuple(why for why in reasons if not why.startswith("loop device on"))
+    loops = fs.names(block.BLOCK, r"loop\d+")
+    over = [f"under /dev/{n}" for n in loops if fs.text(f"{block.BLOCK}/{n}/loop/backing_file") == backing.path]
+    return (*over, *(["swap"] if backing.path in usage.swaps else []))
