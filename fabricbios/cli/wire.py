@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -115,8 +115,7 @@ def _json(text: str | bytes) -> Json:
 
 def _batch(work: Callable[[Json], dict[str, Json]]) -> None:
     """Answer every line that is not empty with one line; a bad one is told and passed by."""
-    lines: Iterable[bytes] = click.get_binary_stream("stdin")
-    for text in lines:
+    for text in sys.stdin.buffer:
         if text.strip():
             click.echo(json.dumps(_answer(work, text), separators=(",", ":")))
 

@@ -124,6 +124,18 @@ class NvmeofTrtype(Tlv, tag=0x0304, name="NVMEOF_TRTYPE"):
     nvmeof_trtype: int = u8("transport", enum=NvmeofTransport)
 
 
+class NvmeofDhchapKey(Tlv, tag=0x0310, name="NVMEOF_DHCHAP_KEY"):
+    """Of our own: the lease's DH-HMAC-CHAP secret, where the node's kernel has that."""
+
+    nvmeof_dhchap_key: str = text("DHHC-1:... (NVMe base specification 2.0, 8.13.5.8)")
+
+
+class NvmeofHostNqn(Tlv, tag=0x0311, name="NVMEOF_HOST_NQN"):
+    """Of our own: the only host that the subsystem lets in."""
+
+    nvmeof_host_nqn: str = text("as whom the holder connects")
+
+
 class SriovVfPciAddr(Tlv, tag=0x0501, name="SRIOV_VF_PCI_ADDR"):
     sriov_vf_pci_addr: bytes = fixed(4, "domain u16, bus, devfn")
 
@@ -201,7 +213,7 @@ BINDING_TLVS = TlvTable(
     (
         Endpoint, DpKey, Limits, Generation, BlockGeometry, DpAuthTlv, BindingTlv, Reason,
         RdmaRkey, RdmaRemoteAddr, RdmaQpNum, RdmaGid, RdmaPort,
-        NvmeofNqn, NvmeofTraddr, NvmeofTrsvcid, NvmeofTrtype,
+        NvmeofNqn, NvmeofTraddr, NvmeofTrsvcid, NvmeofTrtype, NvmeofDhchapKey, NvmeofHostNqn,
         SriovVfPciAddr, SriovVfIndex, SriovPfPciAddr,
         OfiProvider, OfiFabricName, OfiEpType, OfiAddr, OfiAccessModel, OfiCapabilityFlags, OfiMaxMsgSize,
         OfiProtocolVersion, OfiLeaseId,

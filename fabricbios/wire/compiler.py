@@ -84,9 +84,10 @@ def _judge(var: str, label: str, field: Field, text: _Text, error: str) -> list[
         lines.append(f"if {var} not in {ok}: {error.format(f'{label} has an unknown value')}")
     if field.mask is not None:
         lines.append(f"if {var} & {~field.mask}: {error.format(f'{label} has an unknown bit')}")
-    if field.low is not None or field.high is not None:
-        low, high = field.low, field.high
-        lines.append(f"if not {low} <= {var} <= {high}: {error.format(f'{label} is out of range')}")
+    if field.low is not None:
+        lines.append(f"if {var} < {field.low}: {error.format(f'{label} is below {field.low}')}")
+    if field.high is not None:
+        lines.append(f"if {var} > {field.high}: {error.format(f'{label} is above {field.high}')}")
     return lines
 
 
@@ -146,7 +147,9 @@ class _Decoding:
         self.text.add("else:", *[f"{INDENT}f_{n} = {self._default(n, f)}" for n, f in items])
 
     def _default(self, name: str, field: Field) -> str:
-        return self.text.name("default", None if field.default is REQUIRED else field.default)
+        if field.default is REQUIRED or field.default is None:
+            return "None"
+        return self.text.name("default", field.default)
 
     def _items(self, items: list[tuple[str, Field]]) -> None:
         for name, field in items:
@@ -174,7 +177,7 @@ class _Decoding:
         self.run.names += kind.names(var)
 
         def after(where: str) -> list[str]:
-            error = f"raise WireError('{{}}', {where}{offset})"
+            error = f"raise WireError('{{}}', {where}{offset})".replace(" + 0)", ")")
             join = [f"{var} = {kind.join(var)}"] if kind.join(var) else []
             if isinstance(kind, Magic):
                 return [f"if {var} != {kind.value!r}: {error.format(f'another magic than {kind.value.decode()}')}"]
@@ -197,7 +200,9 @@ class _Decoding:
             return
         places = self.text.name("places", tuple(run.places))
         self.text.add(f"if end - at < {run.size}: raise short(at, end, {places})")
-        if run.names:
+        if run.codes == ">B" and run.names:
+            self.text.add(f"{run.names[0]} = b[at]")
+        elif run.names:
             unpack = self.text.name("unpack", struct.Struct(run.codes).unpack_from)
             self.text.add(f"{', '.join(run.names)}, = {unpack}(b, at)")
         self.text.add(f"at += {run.size}")

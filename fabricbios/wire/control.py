@@ -20,11 +20,11 @@ class Request(Message):
     presenter_sig: bytes | None = fixed(64, "its signature", default=None, when=When("has_presenter", 1))
 
     def complaint(self, rules: Rules) -> str:
-        if self.has_presenter and rules.transport == "quic":
-            return "has_presenter is 0 on QUIC"
-        if not self.has_presenter and rules.transport == "udp":
-            return "a REQUEST on UDP names its presenter"
-        return ""
+        if rules.transport is None:
+            return ""
+        if rules.transport == "quic":
+            return "has_presenter is 0 on QUIC" if self.has_presenter else ""
+        return "" if self.has_presenter else "a REQUEST on UDP names its presenter"
 
 
 class Response(Message):

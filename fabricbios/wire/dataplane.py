@@ -135,9 +135,6 @@ class Pong(Struct):
     """Empty."""
 
 
-IO_OPS = frozenset((DpOp.READ, DpOp.READ_RESP, DpOp.WRITE, DpOp.WRITE_RESP))
-
-
 class Datagram(Message, abstract=True):
     """Header and payload of one data plane message; subclasses fix magic, op and payload."""
 
@@ -149,17 +146,16 @@ class Datagram(Message, abstract=True):
     op: int = u8("this message's", default=0, kw_only=True)
     flags: int = u16("0", default=0, only=(0,), kw_only=True)
     _payload_len = length_of("payload")
-    request_id: int = u32("chosen by the client, not zero for I/O")
+    request_id: int = u32("chosen by the client")
     lease_id: int = u128()
-    nonce: int = u64("from 1, one up a datagram; zero is never valid")
+    nonce: int = u64("one up a datagram; zero is never valid", low=1)
     auth_tag: bytes = fixed(16, "see DpAuth; ignored on QUIC", default=bytes(16), kw_only=True)
 
-    def complaint(self, rules: Rules) -> str:
-        if not self.nonce:
-            return "nonce zero is never valid"
-        if not self.request_id and self.op in IO_OPS:
-            return "request_id is zero"
-        return ""
+
+class _Io(Datagram, abstract=True):
+    """Reading and writing, where a request_id is never zero (FBMT, FBBT)."""
+
+    request_id: int = u32("chosen by the client, not zero", low=1)
 
 
 class _Greeting(Datagram, abstract=True):
@@ -168,7 +164,7 @@ class _Greeting(Datagram, abstract=True):
     def complaint(self, rules: Rules) -> str:
         if self[-1].lease_id != self.lease_id:
             return "HELLO for another lease than the header's"
-        return super().complaint(rules)
+        return ""
 
 
 class _Answer(Datagram, abstract=True):
@@ -177,7 +173,11 @@ class _Answer(Datagram, abstract=True):
     def complaint(self, rules: Rules) -> str:
         if rules.transport == "udp" and self[-1].status == DpStatus.BAD_AUTH:
             return "BAD_AUTH is for QUIC alone"
-        return super().complaint(rules)
+        return ""
+
+
+class _IoAnswer(_Answer, _Io, abstract=True):
+    """An answer to reading or writing."""
 
 
 class FbmuHello(_Greeting):
@@ -192,25 +192,25 @@ class FbmuHelloAck(_Answer):
     payload: HelloAck = nested(HelloAck, by="_payload_len")
 
 
-class FbmuRead(Datagram):
+class FbmuRead(_Io):
     _magic = magic(b"FBMU")
     op: int = u8(default=DpOp.READ, only=(DpOp.READ,), kw_only=True)
     payload: Read = nested(Read, by="_payload_len")
 
 
-class FbmuReadResp(_Answer):
+class FbmuReadResp(_IoAnswer):
     _magic = magic(b"FBMU")
     op: int = u8(default=DpOp.READ_RESP, only=(DpOp.READ_RESP,), kw_only=True)
     payload: ReadResp = nested(ReadResp, by="_payload_len")
 
 
-class FbmuWrite(Datagram):
+class FbmuWrite(_Io):
     _magic = magic(b"FBMU")
     op: int = u8(default=DpOp.WRITE, only=(DpOp.WRITE,), kw_only=True)
     payload: Write = nested(Write, by="_payload_len")
 
 
-class FbmuWriteResp(_Answer):
+class FbmuWriteResp(_IoAnswer):
     _magic = magic(b"FBMU")
     op: int = u8(default=DpOp.WRITE_RESP, only=(DpOp.WRITE_RESP,), kw_only=True)
     payload: StatusOnly = nested(StatusOnly, by="_payload_len")
@@ -246,25 +246,25 @@ class FbbuHelloAck(_Answer):
     payload: BlockHelloAck = nested(BlockHelloAck, by="_payload_len")
 
 
-class FbbuReadBlock(Datagram):
+class FbbuReadBlock(_Io):
     _magic = magic(b"FBBU")
     op: int = u8(default=DpOp.READ, only=(DpOp.READ,), kw_only=True)
     payload: ReadBlock = nested(ReadBlock, by="_payload_len")
 
 
-class FbbuReadBlockResp(_Answer):
+class FbbuReadBlockResp(_IoAnswer):
     _magic = magic(b"FBBU")
     op: int = u8(default=DpOp.READ_RESP, only=(DpOp.READ_RESP,), kw_only=True)
     payload: ReadBlockResp = nested(ReadBlockResp, by="_payload_len")
 
 
-class FbbuWriteBlock(Datagram):
+class FbbuWriteBlock(_Io):
     _magic = magic(b"FBBU")
     op: int = u8(default=DpOp.WRITE, only=(DpOp.WRITE,), kw_only=True)
     payload: WriteBlock = nested(WriteBlock, by="_payload_len")
 
 
-class FbbuWriteBlockResp(_Answer):
+class FbbuWriteBlockResp(_IoAnswer):
     _magic = magic(b"FBBU")
     op: int = u8(default=DpOp.WRITE_RESP, only=(DpOp.WRITE_RESP,), kw_only=True)
     payload: StatusOnly = nested(StatusOnly, by="_payload_len")

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 from fabricbios.errors import LocalMisuse, WireError
 from fabricbios.wire import compiler, fields
 from fabricbios.wire.fields import Field
-from fabricbios.wire.rules import BY_NAME, Rules, Transport
+from fabricbios.wire.rules import ANY, BY_NAME, Rules, Transport
 
 Buffer = bytes | bytearray | memoryview
 Decoder = Callable[[bytes, int, int, Rules], tuple[Any, int]]
@@ -58,11 +58,13 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
     FIELDS: ClassVar[dict[str, Field]] = {}
     LIMIT: ClassVar[str] = ""  # the attribute of Rules that bounds the whole
     TRANSPORT: ClassVar[Transport | None] = None  # whose rules hold if nobody says
+    RULES: ClassVar[Rules] = ANY  # these
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
         cls.ITEMS = {**cls.ITEMS, **own}
+        cls.RULES = BY_NAME[cls.TRANSPORT]
         cls.FIELDS = {k: v for k, v in cls.ITEMS.items() if k[0] != "_"}
         for place, name in enumerate(cls.FIELDS):
             setattr(cls, name, property(itemgetter(place)))
@@ -85,7 +87,7 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
         """
         if type(data) is not bytes:
             data = _as_bytes(data)
-        rules = transport if isinstance(transport, Rules) else BY_NAME[transport or cls.TRANSPORT]
+        rules = cls.RULES if transport is None else _rules(transport)
         value: Self
         value, at = cls._decode(data, 0, len(data), rules)
         if at != len(data):
@@ -95,12 +97,12 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
     @classmethod
     def unpack_prefix(cls, data: Buffer, transport: Transport | Rules | None = None) -> tuple[Self, int]:
         """Return the value that `data` starts with and the number of bytes it took."""
-        rules = transport if isinstance(transport, Rules) else BY_NAME[transport or cls.TRANSPORT]
+        rules = cls.RULES if transport is None else _rules(transport)
         return cls._decode(_as_bytes(data), 0, len(data), rules)
 
     def pack(self, transport: Transport | Rules | None = None) -> bytes:
         """Return the bytes. Raise LocalMisuse where a field has a value that the wire cannot carry."""
-        rules = transport if isinstance(transport, Rules) else BY_NAME[transport or self.TRANSPORT]
+        rules = self.RULES if transport is None else _rules(transport)
         try:
             return self._encode(self, rules)
         except (struct.error, TypeError, ValueError, OverflowError, AttributeError) as e:
@@ -181,6 +183,14 @@ class Message(Struct):
 def type_name(class_name: str) -> str:
     """CamelCase to snake_case: LeaseAllocParams -> lease_alloc_params."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", class_name).lower()
+
+
+def _rules(transport: Transport | Rules) -> Rules:
+    if isinstance(transport, Rules):
+        return transport
+    if transport not in BY_NAME:
+        raise LocalMisuse(f"{transport!r} is no transport")
+    return BY_NAME[transport]
 
 
 def _as_bytes(data: Buffer) -> bytes:
