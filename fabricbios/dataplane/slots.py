@@ -170,20 +170,16 @@ class SlotTable:
         known = self._slot_of.get(lease.lease_id)
         if known is not None:
             return known
-        slot = self._take(now_ns)
-        self._fill(slot, lease)
-        self._publish(lease.lease_id.to_bytes(16, "big"), slot)
-        self.set_state(slot, SlotState.ACTIVE)
-        return slot
+        return self._open(self._take(now_ns), lease)
 
     def rekey(self, lease: SlotLease, now_ns: int) -> int:
         """Give the lease another slot with its new key, an empty window and no write mark; return its number.
 
         The old slot closes first: a question under the old key that is being answered just now marks the old window.
         """
-        old = self._slot_of.pop(lease.lease_id)
+        old, new = self._slot_of[lease.lease_id], self._take(now_ns)
         self._close(old, now_ns)
-        return self.install(lease, now_ns)
+        return self._open(new, lease)
 
     def set_expiry(self, slot: int, expires_ns: int) -> None:
         """Renew, or end, with one aligned store."""
@@ -226,6 +222,12 @@ class SlotTable:
         if not self._free or self._free[0][0] > now_ns:
             raise OSError(errno.ENOSPC, "no free lease slot")
         return self._free.popleft()[1]
+
+    def _open(self, slot: int, lease: SlotLease) -> int:
+        self._fill(slot, lease)
+        self._publish(lease.lease_id.to_bytes(16, "big"), slot)
+        self.set_state(slot, SlotState.ACTIVE)
+        return slot
 
     def _fill(self, slot: int, lease: SlotLease) -> None:
         keys = KeySchedule.of(lease.dp_key)

@@ -68,6 +68,16 @@ def test_rekey_starts_an_empty_window_without_a_write_mark(table: SlotTable) -> 
     assert (table.get(new, "write_mark"), table.get(new, "highest"), table.get(new, "dp_key")) == (0, 0, b"n" * 32)
 
 
+def test_rekey_in_a_full_table_leaves_the_lease_as_it_is(table: SlotTable) -> None:
+    for lease_id in range(1, 5):
+        table.install(LEASE._replace(lease_id=lease_id), 0)
+    with pytest.raises(OSError, match="no free lease slot"):
+        table.rekey(LEASE._replace(lease_id=2), 0)
+    slot = table.find(2)
+    assert slot is not None
+    assert (table.get(slot, "state"), table.get(slot, "dp_key")) == (SlotState.ACTIVE, b"k" * 32)
+
+
 def test_a_table_that_is_opened_again_is_adopted(table: SlotTable) -> None:
     slot = table.install(LEASE, 0)
     again = SlotTable(table.buffer)
