@@ -62,6 +62,7 @@ class Discovery:
         self._due_ns = 0  # at once
         self._last_ns = -MIN_GAP_NS
         self._goodbye: WithdrawReason | None = None
+        self.has_left = False  # WITHDRAW is among the datagrams to send, or was
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
@@ -136,7 +137,7 @@ class Discovery:
             kind, datagrams = MsgType.ANNOUNCE, self._announcer.announce(self._facts, sequence, now)
         else:
             kind, datagrams = MsgType.WITHDRAW, [self._announcer.withdraw(self._goodbye, sequence, now)]
-            self._due_ns = now.boot_ns + (1 << 62)
+            self._due_ns, self.has_left = now.boot_ns + (1 << 62), True
         for target in self._targets:
             self._gate.count(kind, "sent")
             self._outgoing.extend((data, target) for data in datagrams)

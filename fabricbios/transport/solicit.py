@@ -40,7 +40,7 @@ async def solicit(
     for a name that does not resolve, TimedOut if nobody answered within `timeout` seconds, OSError
     for an interface that is not there.
     """
-    asked = [_resolve(host, p) for host, p in relays[:_MAX_RELAYS]]
+    asked = [await _resolve(host, p) for host, p in relays[:_MAX_RELAYS]]
     asks = [_ask(family, to, "", filters, sender, timeout) for family, to in asked]
     for iface in ifaces:
         index = socket.if_nametoindex(iface)
@@ -53,11 +53,12 @@ async def solicit(
     return _merged(questions)
 
 
-def _resolve(host: str, port: int) -> tuple[int, Address]:
+async def _resolve(host: str, port: int) -> tuple[int, Address]:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except socket.gaierror as error:
         raise Disconnected(f"{host}: {error.strerror}") from None
+    family, _, _, _, address = infos[0]
     return family, address  # type: ignore[return-value]  # AF_INET and AF_INET6 have no other shapes
 
 

@@ -1,0 +1,154 @@
+"""Real sockets on loopback: a node announces to a relay, somebody asks, the node leaves. No multicast here."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from discovery_rig import facts, key, node_id, store
+
+from fabricbios.core.discovery import Discovery
+from fabricbios.core.relay import Relay
+from fabricbios.daemon.discovery import DiscoveryService, load_sequence, store_sequence
+from fabricbios.daemon.statedir import AlreadyRunning, StateDir
+from fabricbios.errors import ConfigError, Disconnected, TimedOut
+from fabricbios.transport.solicit import solicit
+
+
+def relay_service(bind: str = "127.0.0.1") -> DiscoveryService:
+    return DiscoveryService(Relay(1, store(), rng=os.urandom), bind=(bind,), port=0)
+
+
+def node_service(seed: int, relay: DiscoveryService, **options: object) -> DiscoveryService:
+    core = Discovery(key(seed), facts(), rng=os.urandom, interval_secs=30)
+    host, port = relay.address
+    given = {"bind": (host,), "port": 0, "relays": ((host, port),), **options}
+    return DiscoveryService(core, **given)  # type: ignore[arg-type]
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not ready():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "::1"])
+def test_announce_solicit_withdraw(bind: str) -> None:
+    async def scenario() -> None:
+        relay = relay_service(bind)
+        await relay.start()
+        node = node_service(1, relay)
+        await node.start()
+        await until(lambda: relay.counts["announce", "accepted"] == 1)
+        for asked in (relay, node):
+            (entry,) = await solicit([asked.address], timeout=5)
+            assert entry.verified, entry.flaw
+            assert entry.node_id == node_id(key(1))
+        await node.stop()
+        await until(lambda: relay.counts["withdraw", "accepted"] == 1)
+        assert await solicit([relay.address], timeout=5) == []
+        await relay.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_list_of_many_fragments_arrives_whole() -> None:
+    async def scenario() -> None:
+        relay = relay_service()
+        await relay.start()
+        nodes = [node_service(seed, relay) for seed in range(40)]
+        for node in nodes:
+            await node.start()
+        await until(lambda: relay.counts["announce", "accepted"] == 40)
+        found = await solicit([relay.address], timeout=5)
+        assert len(found) == 40
+        assert all(e.verified for e in found)
+        assert relay.counts["solicit", "retry"] == 1
+        for service in (*nodes, relay):
+            await service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_wildcard_v6_serves_both_families() -> None:
+    async def scenario() -> None:
+        relay = relay_service("::")
+        await relay.start()
+        port = relay.address[1]
+        for host in ("127.0.0.1", "::1", "localhost"):
+            assert await solicit([(host, port)], timeout=5) == []
+        await relay.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_port_serves_one_daemon() -> None:
+    async def scenario() -> None:
+        first = relay_service()
+        await first.start()
+        second = DiscoveryService(Relay(2, store(), rng=os.urandom), bind=("127.0.0.1",), port=first.address[1])
+        with pytest.raises(AlreadyRunning, match="in use"):
+            await second.start()
+        await second.stop()
+        await first.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [({"bind": ("192.0.2.77",)}, "192.0.2.77"), ({"bind": ("127.0.0.1",), "ifaces": ("nosuch0",)}, "nosuch0")],
+)
+def test_what_is_not_here_is_named(options: dict[str, tuple[str, ...]], names: str) -> None:
+    service = DiscoveryService(Relay(1, store(), rng=os.urandom), port=0, **options)
+    with pytest.raises(ConfigError, match=names):
+        asyncio.run(service.start())
+
+
+def test_nobody_there_is_a_time_out_and_no_such_name_a_disconnect() -> None:
+    with pytest.raises(TimedOut, match=r"127\.0\.0\.1:9"):
+        asyncio.run(solicit([("127.0.0.1", 9)], timeout=0.3))
+    with pytest.raises(Disconnected, match="nosuchhost"):
+        asyncio.run(solicit([("nosuchhost.invalid", 9)], timeout=0.3))
+
+
+def test_the_sequence_outlives_the_process(tmp_path: Path) -> None:
+    state = StateDir(tmp_path)
+    assert load_sequence(state) == 0
+
+    async def scenario() -> None:
+        relay = relay_service()
+        await relay.start()
+        node = node_service(1, relay, store=store_sequence(state))
+        await node.start()
+        await until(lambda: relay.counts["announce", "accepted"] == 1)
+        (entry,) = await solicit([relay.address], timeout=5)
+        assert load_sequence(state) == entry.sequence
+        await node.stop()
+        assert load_sequence(state) > entry.sequence
+        await relay.stop()
+
+    asyncio.run(scenario())
+    (tmp_path / "announce.sequence").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match=r"announce\.sequence"):
+        load_sequence(state)
+
+
+def test_a_disk_that_fails_stops_announcing_but_not_serving(caplog: pytest.LogCaptureFixture) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def scenario() -> None:
+        relay = relay_service()
+        await relay.start()
+        node = node_service(1, relay, store=full)
+        await node.start()
+        await until(lambda: node.counts["announce", "not_stored"] == 1)
+        assert relay.counts["announce", "accepted"] == 0
+        await node.stop()  # the goodbye is said all the same
+        await until(lambda: sum(relay.counts.values()) > 0)
+        await relay.stop()
+
+    asyncio.run(scenario())
+    assert "No space left" in caplog.text
