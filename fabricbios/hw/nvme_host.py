@@ -1,0 +1,135 @@
+"""The kernel's NVMe-oF host, driven through /dev/nvme-fabrics and sysfs: connect, find the disk, disconnect.
+
+Sources: drivers/nvme/host/fabrics.c (the options and the answer "instance=N,cntlid=M"), Documentation/ABI of
+/sys/class/nvme. No nvme-cli is needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+from fabricbios.errors import LocalMisuse, Unsupported
+
+FABRICS = "/dev/nvme-fabrics"
+_SYS = Path("/sys")
+_SAFE = re.compile(r"[A-Za-z0-9.:%_/+=-]{1,223}")
+_HEAD = re.compile(r"nvme\d+n\d+")  # not nvme0c0n1, the hidden path below a multipath disk
+_ANSWER = re.compile(r"instance=(\d+),cntlid=(\d+)")
+_HOST_ID_SPACE = uuid.UUID("7d0cf24f-6f4e-5d1f-9f0e-3b6d3f0a2a51")  # names of host NQNs, for uuid5
+_POLL = 0.05
+
+
+class Target(NamedTuple):
+    """One way to a subsystem, as the binding TLVs 0x0301 to 0x0304, 0x0310 and 0x0311 tell it."""
+
+    nqn: str
+    transport: str  # tcp, rdma, loop
+    address: str
+    service: int
+    host_nqn: str
+    dhchap_key: str = ""
+
+    def options(self, loss_timeout: int) -> str:
+        """Return the line for /dev/nvme-fabrics. LocalMisuse for a value that could smuggle in another option."""
+        options = {"nqn": self.nqn, "transport": self.transport, "hostnqn": self.host_nqn}
+        options["hostid"] = str(uuid.uuid5(_HOST_ID_SPACE, self.host_nqn))
+        if self.transport != "loop":
+            options |= {"traddr": self.address, "trsvcid": str(self.service)}
+            options |= {"ctrl_loss_tmo": str(loss_timeout), "reconnect_delay": "2"}
+        if self.dhchap_key:
+            options["dhchap_secret"] = self.dhchap_key
+        for key, value in options.items():
+            if not _SAFE.fullmatch(value):
+                raise LocalMisuse(f"the node's {key} for NVMe-oF is malformed")
+        return ",".join(f"{key}={value}" for key, value in options.items())
+
+
+def probe() -> None:
+    """Raise Unsupported where this machine has no NVMe-oF host."""
+    try:
+        os.close(os.open(FABRICS, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        remedy = "modprobe nvme-tcp (or nvme-rdma, nvme-loop), and be root"
+        raise Unsupported("nvme-fabrics", f"{FABRICS}: {error.strerror}", remedy) from error
+
+
+def connect(target: Target, loss_timeout: int = 30) -> str:
+    """Connect and return the controller's name (nvme3).
+
+    The kernel gives up `loss_timeout` seconds after a connection broke; then I/O fails. OSError without the options,
+    because the key stands in them: ECONNREFUSED, EACCES (not the host that may), EKEYREJECTED (wrong key), ...
+    """
+    line = target.options(loss_timeout).encode()
+    fd = os.open(FABRICS, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(fd, line)
+        answer = os.read(fd, 4096).decode("ascii", "replace")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{target.nqn} at {target.address}") from None
+    finally:
+        os.close(fd)
+    match = _ANSWER.search(answer)
+    if not match:
+        raise OSError(errno.EPROTO, f"answered {answer!r}", FABRICS)
+    return f"nvme{match[1]}"
+
+
+def controllers(nqn: str, sys: Path = _SYS) -> tuple[str, ...]:
+    """Return the names of this machine's controllers of a subsystem."""
+    found = (path for path in sorted((sys / "class/nvme").glob("nvme*")) if _text(path / "subsysnqn") == nqn)
+    return tuple(path.name for path in found)
+
+
+def disks(nqn: str, sys: Path = _SYS) -> tuple[str, ...]:
+    """Return the block devices (/dev/nvme3n1) of a subsystem's namespaces, with or without native multipath."""
+    blocks = (path for path in sorted((sys / "block").glob("nvme*")) if _HEAD.fullmatch(path.name))
+    return tuple(f"/dev/{path.name}" for path in blocks if _text(path / "device/subsysnqn") == nqn)
+
+
+def wait_for_disk(nqn: str, timeout: float = 10.0) -> str:
+    """Return the first disk of a subsystem as soon as its node is there; OSError(ETIMEDOUT) otherwise."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for disk in disks(nqn):
+            if os.path.exists(disk):
+                return disk
+        time.sleep(_POLL)
+    raise OSError(errno.ETIMEDOUT, "connected, but no namespace appeared", nqn)
+
+
+def disconnect(nqn: str, timeout: float = 10.0) -> bool:
+    """Delete every controller of a subsystem and wait until its disks are gone; return whether there was one."""
+    names = controllers(nqn)
+    for name in names:
+        _delete(Path("/sys/class/nvme") / name / "delete_controller")
+    deadline = time.monotonic() + timeout
+    while controllers(nqn) or disks(nqn):
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, "this controller does not go", nqn)
+        time.sleep(_POLL)
+    return bool(names)
+
+
+def _delete(path: Path) -> None:
+    """One that is going already is what we want: ENOENT, or ENODEV in the middle of it."""
+    try:
+        path.write_text("1")
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+
+
+def _text(path: Path) -> str:
+    """Return a sysfs attribute, "" where it went away meanwhile."""
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):
+            return ""
+        raise
