@@ -7,7 +7,7 @@ that names file, key and remedy; nothing is half applied.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,7 +132,7 @@ def _policy(tables: Mapping[str, Any]) -> Policy:
     return Policy(default, peers)
 
 
-_LIMITS = {
+_LIMITS: dict[str, Callable[[Any], Any]] = {
     "perms": lambda raw: sum((Perm[word.upper()] for word in raw), Perm(0)),
     "kinds": lambda raw: frozenset(ResourceType[word.upper()] for word in raw),
     "max_bytes": parse_size,

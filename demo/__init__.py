@@ -1,0 +1,1 @@
+"""`./dev demo`: the main job, end to end, on this machine's own hardware."""

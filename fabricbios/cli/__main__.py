@@ -1,0 +1,3 @@
+from fabricbios.cli.main import main
+
+main()

@@ -1,0 +1,3 @@
+from fabricbios.daemon.main import main
+
+main()

@@ -1,0 +1,97 @@
+"""Carries out what core decided: one table from effect to driver call.
+
+What is quick runs where the loop runs; what may take long (zeroing a large lease, configfs, wiping
+blocks) runs in a few threads, so that one slow teardown holds up neither questions nor other teardowns.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, LeaseEffect, Record, Rekey, Renew, Undo
+from fabricbios.daemon.journal import Journal
+from fabricbios.errors import LocalMisuse, Unsupported
+from fabricbios.model import Binding, ResourceType
+from fabricbios.ports import DataPlane, LeaseSpec
+
+THREADS = 8
+QUICK_BYTES = 4 << 20  # memory that is zeroed in about a millisecond
+
+Result = Sequence[Any]
+Key = tuple[ResourceType, Binding]
+
+
+class Effects:
+    """Knows the journal and the data planes by kind and binding."""
+
+    def __init__(self, journal: Journal, planes: Mapping[Key, DataPlane]) -> None:
+        self._journal = journal
+        self._planes = planes
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
+
+    def is_quick(self, effect: Effect) -> bool:
+        """Say whether the effect may run in the event loop's own thread."""
+        if isinstance(effect, Record):
+            return not effect.durable
+        lease = effect.lease
+        assert lease is not None
+        return lease.kind is ResourceType.MEM and (lease.size <= QUICK_BYTES or not isinstance(effect, Undo))
+
+    def submit(self, effect: Effect, done: Callable[[Effect, Result | OSError], None]) -> None:
+        """Carry out a slow effect in a thread; `done` is called there."""
+        self._pool.submit(lambda: done(effect, self.carry_out(effect)))
+
+    def carry_out(self, effect: Effect) -> Result | OSError:
+        """Do it, and return its result or the OSError it met. What a driver lacks is an OSError too."""
+        try:
+            return self._carry_out(effect)
+        except OSError as e:
+            return e
+        except Unsupported as e:
+            return OSError(errno.EOPNOTSUPP, str(e))
+
+    def _carry_out(self, effect: Effect) -> Result:
+        if isinstance(effect, Record):
+            self._journal.append(effect.entry, effect.durable)
+            return ()
+        assert isinstance(effect, LeaseEffect)
+        lease = effect.lease
+        plane = self._plane(lease)
+        match effect:
+            case Do(step=step):
+                return plane.do(step, lease)
+            case Undo(step=step):
+                plane.undo(step, lease)
+            case Renew():
+                plane.renew(lease)
+            case Rekey():
+                return plane.rekey(lease)
+            case Forget():
+                plane.forget(lease)
+            case Adopt():
+                return _adopt(plane, lease)
+            case Fence():
+                if hasattr(plane, "fence"):
+                    plane.fence(lease)
+            case _:
+                raise LocalMisuse(f"nobody carries out {effect}")
+        return ()
+
+    def _plane(self, lease: LeaseSpec) -> DataPlane:
+        try:
+            return self._planes[lease.kind, lease.binding]
+        except KeyError:
+            raise OSError(errno.ENODEV, f"no driver for {lease.kind.name} over {lease.binding.name} now") from None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _adopt(plane: DataPlane, lease: LeaseSpec) -> Result:
+    if not hasattr(plane, "adopt"):
+        raise OSError(errno.ENOENT, "this binding ends with its daemon")
+    adopted: Result = plane.adopt(lease)
+    return adopted

@@ -1,0 +1,88 @@
+"""Where each metric's numbers come from (interfaces.md, "Metrics")."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from fabricbios.daemon.metrics import Labelled, Metrics
+from fabricbios.model import LeaseState, ResourceType, hex128
+
+if TYPE_CHECKING:
+    from fabricbios.daemon.node import NodeService
+
+UNITS = {
+    ResourceType.CPU: "cores",
+    ResourceType.MEM: "bytes",
+    ResourceType.BLOCK: "bytes",
+    ResourceType.NET: "bit/s",
+    ResourceType.GPU: "bytes",
+}
+
+
+class Measures:
+    """Feeds `metrics` from the parts of a node, once `start`ed."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+
+    def start(self, node: NodeService, address: tuple[str, int]) -> tuple[str, int]:
+        """Add every family and serve; return the address. OSError if it cannot be bound."""
+        add = self.metrics.add
+        core = node.node
+        add("fabricbios_leases", "Leases held", ("kind", "state"), lambda: _leases(core.lease_counts))
+        add("fabricbios_lease_ops_total", "Control requests answered", ("op", "status"), lambda: core.op_counts)
+        add("fabricbios_effect_failures_total", "Driver steps that failed", ("effect",),
+            lambda: {(name,): n for name, n in core.effect_failures.items()})  # fmt: skip
+        labels = ("kind", "unit", "resource")
+        add("fabricbios_resource_capacity", "What is offered", labels, lambda: _resources(core, "capacity"))
+        add("fabricbios_resource_available", "What of it is free", labels, lambda: _resources(core, "available"))
+        add("fabricbios_fenced_resources", "Resources nobody gets until FENCE_CLEAR", ("kind",), lambda: _fenced(core))
+        add("fabricbios_control_handshakes_total", "QUIC handshakes by how they ended", ("result",),
+            lambda: {(name,): n for name, n in node.server.handshakes.items()})  # fmt: skip
+        add("fabricbios_control_faults_total", "What else peers did to the QUIC endpoint", ("kind",),
+            lambda: {(name,): n for name, n in node.server.faults.items()})  # fmt: skip
+        add(
+            "fabricbios_discovery_messages_total",
+            "Discovery messages",
+            ("type", "result"),
+            lambda: node.announcing.counts,
+        )
+        add("fabricbios_dp_requests_total", "Authentic data plane questions", ("plane", "op", "path"),
+            lambda: _data(node, "requests", with_path=True))  # fmt: skip
+        add("fabricbios_dp_bytes_total", "Leased bytes moved", ("plane", "direction", "path"),
+            lambda: _data(node, "bytes", with_path=True))  # fmt: skip
+        add("fabricbios_dp_drops_total", "Datagrams without an answer", ("plane", "reason"),
+            lambda: _data(node, "drops", with_path=False))  # fmt: skip
+        return self.metrics.serve(address, asyncio.get_running_loop())
+
+    def close(self) -> None:
+        self.metrics.close()
+
+
+def _leases(counts: Any) -> Labelled:
+    return {(kind.name.lower(), LeaseState(state).name.lower()): n for (kind, state), n in counts.items()}
+
+
+def _resources(core: Any, field: str) -> Labelled:
+    return {
+        (ResourceType(r.resource_type).name.lower(), UNITS[ResourceType(r.resource_type)], hex128(r.resource_id)):
+            getattr(r, field)
+        for r in core.summaries()
+    }  # fmt: skip
+
+
+def _fenced(core: Any) -> Labelled:
+    fenced = Counter({ResourceType(r.resource_type).name.lower(): 0 for r in core.summaries()})
+    fenced.update(ResourceType(r.resource_type).name.lower() for r in core.summaries() if r.flags & 1)
+    return {(kind,): n for kind, n in fenced.items()}
+
+
+def _data(node: NodeService, what: str, with_path: bool) -> Labelled:
+    values: Counter[tuple[str, ...]] = Counter()
+    for plane, paths in node.planes.counters().items():
+        for path, counters in paths.items():
+            for name, n in counters[what].items():
+                values[(plane, name, path) if with_path else (plane, name)] += n
+    return values

@@ -1,0 +1,113 @@
+"""The memory data path as the daemon composes it: slots, slabs, sockets, and who serves them.
+
+Which path serves is picked here at start and shown by `status`: the kernel's where it works, else the
+user-space server process, which is started again should it die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+
+from fabricbios.daemon.statedir import AlreadyRunning
+from fabricbios.dataplane.endpoints import Listener
+from fabricbios.dataplane.memory import MemoryPlane
+from fabricbios.dataplane.server import ServerProcess
+from fabricbios.dataplane.shared import LeaseBoard
+from fabricbios.dataplane.slab import Memory
+from fabricbios.dataplane.slots import Plane
+from fabricbios.hw.mtu import mtu_of
+from fabricbios.model import Transport
+
+log = logging.getLogger("fabricbios.memory")
+SLOTS = 1 << 14
+RESTART_AFTER = 0.5  # seconds
+SOCKET_BUFFER = 4 << 20
+
+
+def wildcard_pairs(binds: Sequence[str]) -> list[str]:
+    """Return the addresses to bind UDP planes to: `::` stands for both families, a socket each."""
+    out: list[str] = []
+    for bind in binds:
+        out += ["0.0.0.0", "::"] if bind == "::" else [bind]
+    return list(dict.fromkeys(out))
+
+
+def bound_sockets(binds: Sequence[str], port: int, flag: str) -> list[socket.socket]:
+    """Bind one UDP socket an address, all on the same port; AlreadyRunning if it is taken."""
+    sockets: list[socket.socket] = []
+    for host in wildcard_pairs(binds):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+            sock.bind((host, port))
+        except OSError as e:
+            if host == "::" and sockets:
+                continue  # a machine without IPv6
+            for other in sockets:
+                other.close()
+            raise AlreadyRunning(f"{flag} {port} on {host}: {e.strerror}") from None
+        port = sock.getsockname()[1]
+        sockets.append(sock)
+    return sockets
+
+
+class MemoryPath:
+    """Leased memory over UDP and QUIC. Make it, then `start` it; `plane` is what core's effects reach."""
+
+    def __init__(self, capacity: int, binds: Sequence[str], port: int) -> None:
+        self.sockets = bound_sockets(binds, port, "fbmu-port")
+        self.port = self.sockets[0].getsockname()[1]
+        self.label, self.reason = "user", "the user-space server"
+        self._board = LeaseBoard.create(SLOTS)
+        self.memory = Memory.create(capacity)
+        self.server = ServerProcess(Plane.FBMU, self.sockets, self._board, self.memory.slabs)
+        self._table = self._board.table()
+        self._stopping = False
+
+    def open(self, control: Sequence[tuple[str, int]]) -> MemoryPlane:
+        """Start the server process and return the plane. `control` are the QUIC endpoints, for ENDPOINT."""
+        self.server.start()
+        listeners = [Listener(Transport.FBMU_UDP, *s.getsockname()[:2]) for s in self.sockets]
+        listeners += [
+            Listener(Transport.FBMU_QUIC, host, port) for bind, port in control for host in wildcard_pairs([bind])
+        ]
+        self._watch()
+        return MemoryPlane(self._table, self.memory, listeners, self.server.quiesce, mtu_of=mtu_of)
+
+    def _watch(self) -> None:
+        asyncio.get_running_loop().add_reader(self.server.pidfd, self._died)
+
+    def _died(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.server.pidfd)
+        if not self._stopping:
+            log.error("the FBMU server process ended (%s); starting it again", self.server.poll())
+            asyncio.get_running_loop().call_later(RESTART_AFTER, self._again)
+
+    def _again(self) -> None:
+        if self._stopping:
+            return
+        try:
+            self.server.start()
+        except OSError as e:
+            log.error("the FBMU server process does not start: %s", e)
+            asyncio.get_running_loop().call_later(RESTART_AFTER, self._again)
+        else:
+            self._watch()
+
+    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return path label -> counters.read_counters()'s object."""
+        return {"user": self.server.counters()}
+
+    def close(self) -> None:
+        self._stopping = True
+        if self.server.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self.server.pidfd)
+        self.server.close()
+        for sock in self.sockets:
+            sock.close()

@@ -1,0 +1,205 @@
+"""`fabricbiosd node`: everything made, joined, started, and taken down again. Nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from random import SystemRandom
+
+from fabricbios.core.node import Node, Setup
+from fabricbios.core.trust import TrustMode, TrustStore
+from fabricbios.daemon import build, log, ready
+from fabricbios.daemon.announcing import Announcing
+from fabricbios.daemon.clock import now
+from fabricbios.daemon.config import Config
+from fabricbios.daemon.control import Control
+from fabricbios.daemon.datastreams import DataStreams
+from fabricbios.daemon.effects import Effects
+from fabricbios.daemon.journal import Entry, Journal
+from fabricbios.daemon.loop import NodeLoop
+from fabricbios.daemon.measures import Measures
+from fabricbios.daemon.pins import Pins
+from fabricbios.daemon.planes import Planes
+from fabricbios.daemon.statedir import AlreadyRunning, StateDir
+from fabricbios.daemon.thermal import Thermal
+from fabricbios.errors import ConfigError
+from fabricbios.model import hex128
+from fabricbios.ports import TrustedKeys
+from fabricbios.transport import trustdir
+from fabricbios.transport.identity import Identity
+from fabricbios.transport.server import QuicServer
+
+logger = logging.getLogger("fabricbios.node")
+DRAIN_SECONDS = 8.0  # D8
+LEARNED = "trust.d"
+
+
+def run(config: Config, reload: Callable[[], Config], discovery: bool = True) -> int:
+    """Serve until a signal ends it; return the exit code. ConfigError, AlreadyRunning, OSError before it serves."""
+    log.set_up(config.log_format)
+    state = StateDir(config.state_dir)
+    state.acquire()
+    try:
+        return asyncio.run(NodeService(config, reload, state, discovery).serve())
+    finally:
+        state.release()
+
+
+class NodeService:
+    """One node's life: `serve` starts the parts in order, waits for a signal, and stops them backwards."""
+
+    def __init__(self, config: Config, reload: Callable[[], Config], state: StateDir, discovery: bool) -> None:
+        self._config, self._reload, self._state, self._discovers = config, reload, state, discovery
+        self._ending = asyncio.Event()
+        self._hand_over = config.on_stop == "handover"
+        self._learned = config.state_dir / LEARNED
+        self.journal = Journal(config.state_dir / "journal")
+        self.measures = Measures()
+
+    async def serve(self) -> int:
+        try:
+            await self._start()
+            await self._ending.wait()
+        finally:
+            await self._stop()
+        return 0
+
+    async def _start(self) -> None:
+        config = self._config
+        self.identity = Identity.load_or_create(config.state_dir / "identity")
+        self.trust = TrustStore(TrustMode(config.trust), self._trusted_keys())
+        entries = self.journal.open()
+        self.control = Control(self.measures.metrics.op_seconds)
+        self.server = QuicServer(self.identity, self.control)
+        controls = [await self._listen(bind) for bind in config.bind]
+        self._join(controls, entries)  # without a pause: a request may be waiting
+        if self._discovers:
+            await self.announcing.start()
+        self.thermal.start()
+        metrics = self.measures.start(self, config.metrics) if config.metrics else None
+        self._signals()
+        self._say_ready(controls[0], metrics)
+
+    def _join(self, controls: list[tuple[str, int]], entries: list[Entry]) -> None:
+        """Make the parts that know each other."""
+        config = self._config
+        self.planes = Planes(config, self.identity.node_id)
+        self.planes.open(controls)
+        self.node = Node(self._setup(), self.planes.offers, self.trust, SystemRandom())
+        self.node.restore(entries, now())
+        self.effects = Effects(self.journal, self.planes.by_key)
+        self.announcing = Announcing(
+            config, self.identity, self.trust, self._state, self.node, controls[0], self.planes.transports
+        )
+        self.thermal = Thermal(self.node, simulated=config.drivers == "simulated")
+        self.loop = NodeLoop(
+            self.node, self.trust, Pins(self._learned), self.effects, self.journal, self.server,
+            changed=self._changed, answered=self.control.answered,
+        )  # fmt: skip
+        self.control.join(self.loop, self.server, DataStreams(self.planes.store, self._holder_of))
+        self.loop.pump()
+
+    def _setup(self) -> Setup:
+        config = self._config
+        controller = build.controller_key(config.state_dir)
+        return Setup(
+            node_id=self.identity.node_id,
+            token_key=self._token_key(),
+            boot=build.boot_id(),
+            started=now(),
+            policy=config.policy,
+            build_info=build.info(),
+            controller_key=controller,
+            controller_pubkey=build.public(controller),
+            max_leases=self.planes.max_leases,
+        )
+
+    def _token_key(self) -> bytes:
+        key = self._state.read("token.key")
+        if key is None:
+            key = secrets.token_bytes(32)
+            self._state.write("token.key", key)
+        if len(key) != 32:
+            raise ConfigError(f"{self._config.state_dir / 'token.key'} has not 32 bytes: remove it to make a new one")
+        return key
+
+    def _trusted_keys(self) -> TrustedKeys:
+        keys = trustdir.load(self._config.trust_dir, self._learned)
+        for broken in keys.broken:
+            logger.error("trust: %s: nobody may claim this node until it is mended or removed", broken)
+        return keys
+
+    def _holder_of(self, lease_id: int) -> int | None:
+        lease = self.node.lease(lease_id)
+        return None if lease is None else lease.spec.holder
+
+    async def _listen(self, bind: str) -> tuple[str, int]:
+        port = self._config.control_port
+        try:
+            return await self.server.start(bind, port)
+        except OSError as e:
+            raise AlreadyRunning(f"control-port {port} on {bind}: {e.strerror}") from None
+
+    def _say_ready(self, control: tuple[str, int], metrics: tuple[str, int] | None) -> None:
+        endpoints = {
+            "control": control,
+            "discovery": self.announcing.address,
+            **self.planes.endpoints(control[0]),
+            "metrics": metrics,
+        }
+        print(ready.line(self.identity.node_id, self.trust.claimed, endpoints, self.planes.labels()), flush=True)
+        ready.notify("READY=1")
+        logger.info("node %s serves on %s port %d", hex128(self.identity.node_id), *control)
+
+    def _changed(self) -> None:
+        self.announcing.changed()
+        for kind, seconds in self.node.take_teardowns():
+            self.measures.metrics.teardown_seconds.labels(kind.name.lower()).observe(seconds)
+
+    def _signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        loop.add_signal_handler(signal.SIGUSR2, self._end_with_handover)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_now)
+
+    def _end_with_handover(self) -> None:
+        self._hand_over = True
+        self._ending.set()
+
+    def _reload_now(self) -> None:
+        """Take over what can change while serving: trust and policy. A broken configuration changes nothing."""
+        ready.notify("RELOADING=1")
+        try:
+            config = self._reload()
+        except ConfigError as e:
+            logger.error("reload: %s; going on as before", e)
+        else:
+            self.trust.reload(self._trusted_keys())
+            self.node.set_policy(config.policy)
+            logger.info("reloaded trust and policy; other settings need a restart")
+        ready.notify("READY=1")
+
+    async def _stop(self) -> None:
+        """Backwards, and also from half a start."""
+        ready.notify("STOPPING=1")
+        if hasattr(self, "announcing"):
+            await self.announcing.stop()
+        if hasattr(self, "loop"):
+            if not self._hand_over:
+                await self.loop.drain(DRAIN_SECONDS)
+            self.loop.stop()
+            self.effects.close()
+        if hasattr(self, "thermal"):
+            self.thermal.stop()
+        if hasattr(self, "server"):
+            await self.server.close()
+        self.measures.close()
+        if hasattr(self, "planes"):
+            self.planes.close(keep=self._hand_over)
+        self.journal.close()
+        sys.stdout.flush()
