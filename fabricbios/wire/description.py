@@ -22,6 +22,7 @@ from fabricbios.wire.fields import Field
 from fabricbios.wire.rules import ANY, BY_NAME, Rules, Transport
 
 Buffer = bytes | bytearray | memoryview
+PACK_ERRORS = (struct.error, TypeError, ValueError, OverflowError, AttributeError)  # of values that do not fit
 Decoder = Callable[[bytes, int, int, Rules], tuple[Any, int]]
 Encoder = Callable[[Any, Rules], bytes]
 
@@ -105,7 +106,7 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
         rules = self.RULES if transport is None else _rules(transport)
         try:
             return self._encode(self, rules)
-        except (struct.error, TypeError, ValueError, OverflowError, AttributeError) as e:
+        except PACK_ERRORS as e:
             raise LocalMisuse(f"{type(self).__name__} cannot be packed: {e}") from e
 
     @classmethod

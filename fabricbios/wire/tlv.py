@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
 from fabricbios.errors import LocalMisuse, WireError
-from fabricbios.wire.description import Struct
-from fabricbios.wire.rules import Rules
+from fabricbios.wire.description import PACK_ERRORS, Struct
+from fabricbios.wire.rules import ANY, LIST_LIMIT, Rules
 
 
 class Tlv(Struct):
@@ -57,12 +57,10 @@ class TlvTable:
             found.append(value)
         return tuple(found)
 
-    def decode_list(
-        self, data: bytes, at: int, end: int, rules: Rules, count: int, limit: int = 4096
-    ) -> tuple[tuple[TlvValue, ...], int]:
+    def decode_list(self, data: bytes, at: int, end: int, rules: Rules, count: int) -> tuple[tuple[TlvValue, ...], int]:
         """Return the `count` TLVs from `at` on and where they end."""
-        if count > limit:
-            raise WireError(f"{self.name}: more than {limit} TLVs", at)
+        if count > LIST_LIMIT:
+            raise WireError(f"{self.name}: more than {LIST_LIMIT} TLVs", at)
         if count * self._header.size > end - at:
             raise WireError(f"{self.name}: a count beyond what is left", at)
         found: list[TlvValue] = []
@@ -92,6 +90,13 @@ class TlvTable:
     def encode(self, values: Iterable[TlvValue], rules: Rules) -> bytes:
         """Return the sequence. Raise LocalMisuse for a value that has no place in this table."""
         return b"".join([self.encode_one(value, rules) for value in values])
+
+    def pack_one(self, value: TlvValue) -> bytes:
+        """Return one TLV with its header, outside of any message. Raise LocalMisuse if it cannot be sent."""
+        try:
+            return self.encode_one(value, ANY)
+        except PACK_ERRORS as e:
+            raise LocalMisuse(f"{self.name}: {value!r} cannot be packed: {e}") from e
 
     def encode_one(self, value: TlvValue, rules: Rules) -> bytes:
         """Return one TLV with its header."""

@@ -108,7 +108,7 @@ def attenuate(token: Token, caveat: TlvValue) -> Token:
     """
     if len(token.caveats) >= LIST_LIMIT:
         raise LocalMisuse("the token has no room for another caveat")
-    mac = hmac.digest(token.mac, CAVEATS.encode_one(caveat, ANY), "sha256")
+    mac = hmac.digest(token.mac, CAVEATS.pack_one(caveat), "sha256")
     narrowed = token.replace(caveats=(*token.caveats, caveat), mac=mac)
     why = narrowed.complaint(ANY)
     if why:
@@ -138,5 +138,5 @@ def _chain(token: Token, token_key: bytes) -> bytes:
     head = token.pack()[:FIXED_SIZE]
     mac = hmac.digest(token_key, MAC_TAG + head, "sha256")
     for caveat in token.caveats:
-        mac = hmac.digest(mac, CAVEATS.encode_one(caveat, ANY), "sha256")
+        mac = hmac.digest(mac, CAVEATS.pack_one(caveat), "sha256")
     return mac
