@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from fabricbios.dataplane.index import SlotIndex
 from fabricbios.dataplane.slots import SLOT, Extent, Plane, SlotState
@@ -10,8 +11,8 @@ from fabricbios.dataplane.window import Window
 from fabricbios.model import DpAuth, DpStatus
 from fabricbios.wire import Tagger
 
-DataOf = Callable[[Extent], memoryview]
-"""Return the leased bytes themselves."""
+DataOf = Callable[[Extent], Any]
+"""Return what a plane reads and writes: FBMU the leased bytes themselves, FBBU a place in a file."""
 _GUARD = SLOT.offset["guard"] // 8
 """The aligned u64 that holds `auth` and `guard`: one load tells whether the slot changed hands."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import select
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from fabricbios.dataplane.batch import Batch
 from fabricbios.dataplane.counters import DropReason
@@ -12,6 +13,16 @@ from fabricbios.dataplane.tally import Tally
 
 _ROUNDS = 64
 """Batches between two looks at the control descriptor, however busy the sockets are."""
+
+
+class Serves(Protocol):
+    """One socket and whoever answers what comes in."""
+
+    @property
+    def batch(self) -> Batch: ...
+
+    def serve(self, tally: Tally) -> int:
+        """Answer what is there now; return how many datagrams that were."""
 
 
 class Channel(NamedTuple):
@@ -34,7 +45,7 @@ class Channel(NamedTuple):
         return n
 
 
-def serve_until(control: int, channels: list[Channel], tally: Tally) -> None:
+def serve_until(control: int, channels: Sequence[Serves], tally: Tally) -> None:
     """Serve until `control` becomes readable or is hung up: the daemon says stop, or is gone."""
     poller = select.epoll()
     poller.register(control, select.EPOLLIN)

@@ -12,13 +12,14 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fabricbios.dataplane.batch import Batch
+from fabricbios.dataplane.fbbu import BlockChannel, Fbbu, Stores, Sync
 from fabricbios.dataplane.fbmu import Fbmu
 from fabricbios.dataplane.leases import Leases
-from fabricbios.dataplane.loop import Channel, serve_until
+from fabricbios.dataplane.loop import Channel, Serves, serve_until
 from fabricbios.dataplane.responder import PlaneServer, Responder
 from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import Memory, Slab
@@ -30,7 +31,10 @@ READY = b"r"
 
 
 class ServeSpec(NamedTuple):
-    """What a server process inherits: descriptors, and (descriptor, bytes) of what it maps."""
+    """What a server process inherits: descriptors, and (descriptor, bytes) of what it maps.
+
+    FBBU's slabs are the files and devices in their order, which it does not map; `sync` is its Sync.
+    """
 
     plane: str
     control: int
@@ -39,6 +43,7 @@ class ServeSpec(NamedTuple):
     lookup: tuple[int, int]
     counters: tuple[int, int]
     slabs: list[tuple[int, int]]
+    sync: str = Sync.DATASYNC
 
     def descriptors(self) -> list[int]:
         """Return all that must be inherited."""
@@ -77,7 +82,23 @@ def _fbmu_channels(spec: ServeSpec, tally: Tally) -> list[Channel]:
     return [channel(fd) for fd in spec.sockets]
 
 
-_PLANES: dict[Plane, Callable[[ServeSpec, Tally], list[Channel]]] = {Plane.FBMU: _fbmu_channels}
+def _fbbu_channels(spec: ServeSpec, tally: Tally) -> list[BlockChannel]:
+    stores = Stores([fd for fd, _ in spec.slabs])
+    board = LeaseBoard(Region.attach(*spec.slots), Region.attach(*spec.lookup))
+    leases = Leases(Plane.FBBU, board.slots.buffer, board.slot_index(), stores.span)
+
+    def channel(fd: int) -> BlockChannel:
+        batch = Batch(socket.socket(fileno=fd))
+        server = Fbbu(batch, tally, Sync(spec.sync))
+        return BlockChannel(batch, Responder(server, batch, leases, tally, boottime_ns), server)
+
+    return [channel(fd) for fd in spec.sockets]
+
+
+_PLANES: dict[Plane, Callable[[ServeSpec, Tally], Sequence[Serves]]] = {
+    Plane.FBMU: _fbmu_channels,
+    Plane.FBBU: _fbbu_channels,
+}
 
 
 if __name__ == "__main__":

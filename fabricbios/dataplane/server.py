@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from fabricbios.dataplane.counters import COUNTERS, read_counters
+from fabricbios.dataplane.fbbu import Sync
 from fabricbios.dataplane.serve import READY, ServeSpec
 from fabricbios.dataplane.shared import LeaseBoard, counter_page
 from fabricbios.dataplane.slab import Slab
@@ -24,13 +25,18 @@ class ServerProcess:
     """One process that serves `plane` on `sockets` (bound, blocking, UDP), which stay the daemon's.
 
     `pidfd` becomes readable when the process ends, whatever ended it; start() again serves on, with the
-    same leases, bytes and counters.
+    same leases, bytes and counters. FBBU's `slabs` are its files and devices, by device number.
     """
 
     def __init__(
-        self, plane: Plane, sockets: Sequence[socket.socket], board: LeaseBoard, slabs: Sequence[Slab] = ()
+        self,
+        plane: Plane,
+        sockets: Sequence[socket.socket],
+        board: LeaseBoard,
+        slabs: Sequence[Slab] = (),
+        sync: Sync = Sync.DATASYNC,
     ) -> None:
-        self._plane, self._sockets, self._board, self._slabs = plane, sockets, board, slabs
+        self._plane, self._sockets, self._board, self._slabs, self._sync = plane, sockets, board, slabs, sync
         self._counters = counter_page()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -51,7 +57,8 @@ class ServerProcess:
         regions = (self._board.slots, self._board.lookup, self._counters)
         slots, lookup, counters = ((region.fd, region.size) for region in regions)
         slabs = [(slab.fd, slab.size) for slab in self._slabs]
-        return ServeSpec(self._plane.name, control, [s.fileno() for s in self._sockets], slots, lookup, counters, slabs)
+        sockets = [s.fileno() for s in self._sockets]
+        return ServeSpec(self._plane.name, control, sockets, slots, lookup, counters, slabs, self._sync)
 
     def _await_ready(self, seconds: float) -> None:
         assert self._control is not None

@@ -16,7 +16,7 @@ from fabricbios.dataplane.endpoints import Listener
 from fabricbios.dataplane.memory import EXTENT, SLOT_STEP, MemoryPlane
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
-from fabricbios.dataplane.slab import Memory
+from fabricbios.dataplane.slab import Memory, Slab
 from fabricbios.dataplane.slots import Plane
 from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import NS, Binding, DpAuth, DpOp, DpStatus, ResourceType, Transport
@@ -232,9 +232,9 @@ def test_stop_is_quick_and_may_be_repeated(served: Served) -> None:
 
 
 def test_a_server_that_cannot_start_says_so() -> None:
-    """A board that is none: the process ends, and start() tells."""
+    """Slabs that are none: the process ends, and start() tells."""
     board = LeaseBoard.create(1)
-    broken = ServerProcess(Plane.FBBU, [], board)
+    broken = ServerProcess(Plane.FBMU, [], board, [Slab(board.slots.fd, 4096)] * 2)
     with pytest.raises(OSError, match="did not start"):
         broken.start()
     broken.close()

@@ -1,0 +1,238 @@
+"""Block leases: an extent of the admin's files and devices, opened by a slot (ports.DataPlane; D8, D9, D10).
+
+Binding is two steps. `block.extent` finds the bytes and writes down whose they are; `block.slot` opens them. Undone
+backwards: the slot is ended and every question that had passed its check is waited for, then the bytes are wiped
+as the policy says, and only then are they anybody else's.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fabricbios.dataplane.blockpool import BlockPool, Region
+from fabricbios.dataplane.endpoints import Listener, Place, places
+from fabricbios.dataplane.fbbu import LIMITS_BESIDE, Span, Sync
+from fabricbios.dataplane.slots import Extent, Plane, SlotLease, SlotState, SlotTable
+from fabricbios.errors import LocalMisuse
+from fabricbios.hw.syscalls import boottime_ns
+from fabricbios.model import BLOCK_SIZE, Binding, DpStatus, Perm, Transport
+from fabricbios.ports import LeaseSpec
+from fabricbios.wire import BlockGeometry, DpAuthTlv, DpKey, Limits
+
+EXTENT, SLOT_STEP = "block.extent", "block.slot"
+_TRANSPORTS = {Binding.UDP: Transport.FBBU_UDP, Binding.QUIC: Transport.FBBU_QUIC}
+QUIC_BLOCKS = ((1 << 20) - max(LIMITS_BESIDE)) // BLOCK_SIZE
+"""Blocks of one operation over QUIC, whose messages have at most 1 MiB (D11)."""
+
+
+class BlockPlane:
+    """Binds block leases over UDP and QUIC; safe to call from several threads for different leases.
+
+    `table` is the block plane's own (nobody else stores into it). `quiesce` returns when no server still works on
+    what it checked before the call, OSError if it cannot tell. `clock` is CLOCK_BOOTTIME in ns.
+    """
+
+    def __init__(
+        self,
+        table: SlotTable,
+        pool: BlockPool,
+        listeners: Sequence[Listener],
+        quiesce: Callable[[], None],
+        *,
+        sync: Sync = Sync.DATASYNC,
+        mtu_of: Callable[[str], int] = lambda _: 1500,
+        clock: Callable[[], int] = boottime_ns,
+    ) -> None:
+        self._table, self._pool, self._listeners = table, pool, listeners
+        self._quiesce, self._sync, self._mtu_of, self._clock = quiesce, sync, mtu_of, clock
+        self._lock, self._direct = threading.Lock(), threading.Lock()
+
+    def steps(self, lease: LeaseSpec) -> tuple[str, ...]:
+        return EXTENT, SLOT_STEP
+
+    def do(self, step: str, lease: LeaseSpec) -> Sequence[Any]:
+        """OSError(ENOSPC) where there is no room in one piece or no slot, EINVAL for a size of no whole block."""
+        if step == EXTENT:
+            if lease.size <= 0 or lease.size % BLOCK_SIZE:
+                raise OSError(errno.EINVAL, f"{lease.size} bytes are no whole number of blocks")
+            self._pool.place(lease.lease_id, lease.resource_id, lease.size)
+            return ()
+        found = self._places(lease)
+        with self._lock:
+            self._table.install(self._slot_lease(lease, lease.dp_key, found), self._clock())
+        return self._tlvs(lease, found)
+
+    def undo(self, step: str, lease: LeaseSpec) -> None:
+        """OSError where a server cannot be waited for, or the bytes cannot be wiped: then they stay held."""
+        if step == SLOT_STEP:
+            self._end(lease.lease_id)
+        else:
+            self._wipe(lease.lease_id)
+
+    def _end(self, lease_id: int) -> None:
+        slot = self._table.find(lease_id)
+        if slot is not None:
+            if self._table.get(slot, "state") == SlotState.ACTIVE:
+                self._table.set_state(slot, SlotState.ENDED)
+            with self._direct:
+                pass  # a read() or write() that had found the lease open is through
+            self._quiesce()
+
+    def _wipe(self, lease_id: int) -> None:
+        slot = self._table.find(lease_id)
+        if slot is not None and self._table.get(slot, "state") == SlotState.ACTIVE:
+            raise LocalMisuse("the bytes of an open slot are not to be touched")
+        self._pool.release(lease_id)
+
+    def renew(self, lease: LeaseSpec) -> None:
+        slot = self._slot(lease.lease_id)
+        self._table.set_expiry(slot, lease.expires_ns)
+        self._table.set_generation(slot, lease.generation)
+
+    def rekey(self, lease: LeaseSpec) -> Sequence[Any]:
+        """The bytes stay; the old key is dead before the new one is told."""
+        found = self._places(lease)
+        with self._lock:
+            self._slot(lease.lease_id)
+            self._table.rekey(self._slot_lease(lease, lease.dp_key, found), self._clock())
+        return self._tlvs(lease, found)
+
+    def forget(self, lease: LeaseSpec) -> None:
+        with self._lock:
+            self._table.clear(lease.lease_id, self._clock())
+
+    def fence(self, lease: LeaseSpec) -> None:
+        """Answer FENCED from now on, until forgotten."""
+        slot = self._table.find(lease.lease_id)
+        if slot is not None:
+            self._table.set_state(slot, SlotState.FENCED)
+
+    def adopt(self, lease: LeaseSpec) -> None:
+        """Take over what the last daemon bound: the bytes are where the journal says, OSError(ENOENT) if nowhere.
+
+        The slot may not have outlived it, and with it the window that keeps a datagram from being replayed. Then the
+        lease opens under a key that nobody knows: its holder asks for a new one (LEASE_ATTACH) and finds its data.
+        """
+        region = self._pool.find(lease.lease_id)
+        if region is None:
+            raise OSError(errno.ENOENT, "nothing is known of where this lease lies")
+        region.backing.check()
+        with self._lock:
+            if self._table.find(lease.lease_id) is None:
+                fresh = self._slot_lease(lease, secrets.token_bytes(32), self._places(lease))
+                self._table.install(fresh, self._clock())
+        self.renew(lease)
+
+    def orphans(self, known: set[int]) -> set[int]:
+        """Return the leases that hold bytes and that the lease journal does not know: release() is for them."""
+        return self._pool.leases() - known
+
+    def release(self, lease_id: int) -> None:
+        """Wipe and free what an orphan held. Raises OSError; then it stays held."""
+        self._wipe(lease_id)
+
+    def read(self, lease_id: int, index: int, count: int) -> tuple[DpStatus, bytes]:
+        """READ_BLOCK without a datagram: the QUIC data plane's (D11), under the same slot. Blocks while it reads."""
+        with self._direct:
+            status, span = self._judge(lease_id, Perm.READ, index, count)
+            if status or span is None:
+                return status, b""
+            data = bytearray(count * BLOCK_SIZE)
+            whole = span.read(index * BLOCK_SIZE, memoryview(data))
+            return (DpStatus.OK, bytes(data)) if whole else (DpStatus.INTERNAL, b"")
+
+    def write(self, lease_id: int, index: int, data: bytes) -> DpStatus:
+        """WRITE_BLOCK, likewise; durable as the policy says when it returns."""
+        with self._direct:
+            if len(data) % BLOCK_SIZE:
+                return DpStatus.BAD_LENGTH
+            status, span = self._judge(lease_id, Perm.WRITE, index, len(data) // BLOCK_SIZE)
+            if status or span is None:
+                return status
+            done = span.write(index * BLOCK_SIZE, memoryview(data))
+            return DpStatus.OK if done and (self._sync is Sync.NONE or span.flush()) else DpStatus.INTERNAL
+
+    def blocks(self, lease_id: int) -> tuple[DpStatus, int]:
+        """Return what HELLO asks for: the blocks leased."""
+        slot = self._table.find(lease_id)
+        status = DpStatus.INVALID_LEASE if slot is None else self._status(slot)
+        return status, 0 if slot is None or status else self._table.get(slot, "length") // BLOCK_SIZE
+
+    def _judge(self, lease_id: int, right: Perm, index: int, count: int) -> tuple[DpStatus, Span | None]:
+        """Return what D10 says of an operation in the order it says it, and where its lease lies."""
+        slot = self._table.find(lease_id)
+        if slot is None:
+            return DpStatus.INVALID_LEASE, None
+        status = self._status(slot)
+        if status:
+            return status, None
+        if not 0 < count <= QUIC_BLOCKS:
+            return DpStatus.BAD_LENGTH, None
+        length = self._table.get(slot, "length")
+        if not self._table.get(slot, "rights") & right or (index + count) * BLOCK_SIZE > length:
+            return DpStatus.OUT_OF_RANGE, None
+        region = self._held(lease_id)
+        return DpStatus.OK, Span(region.backing.fd, region.base, region.base + length, region.backing.is_device)
+
+    def _status(self, slot: int) -> DpStatus:
+        state = self._table.get(slot, "state")
+        if state == SlotState.ACTIVE:
+            return DpStatus.OK if self._clock() < self._table.get(slot, "expiry_ns") else DpStatus.EXPIRED
+        return DpStatus.FENCED if state == SlotState.FENCED else DpStatus.EXPIRED
+
+    def _slot(self, lease_id: int) -> int:
+        """Return the slot of a lease that has one."""
+        slot = self._table.find(lease_id)
+        if slot is None:
+            raise OSError(errno.ENOENT, "the lease has no slot")
+        return slot
+
+    def _held(self, lease_id: int) -> Region:
+        region = self._pool.find(lease_id)
+        if region is None:
+            raise LocalMisuse("a slot is opened on an extent")
+        return region
+
+    def _places(self, lease: LeaseSpec) -> list[Place]:
+        wanted = _TRANSPORTS.get(lease.binding)
+        listeners = [listener for listener in self._listeners if listener.transport == wanted]
+        found = places(listeners, lease.reached, self._mtu_of)
+        if not found:
+            raise OSError(errno.EADDRNOTAVAIL, f"nothing serves blocks over {lease.binding.name} at {lease.reached}")
+        return found
+
+    def _slot_lease(self, lease: LeaseSpec, dp_key: bytes, found: list[Place]) -> SlotLease:
+        region = self._held(lease.lease_id)
+        most = max(_blocks(place) for place in found) * BLOCK_SIZE
+        return SlotLease(
+            lease.lease_id,
+            Plane.FBBU,
+            Extent(region.base, lease.size, region.device),
+            lease.rights,
+            lease.dp_auth,
+            dp_key,
+            lease.generation,
+            lease.expires_ns,
+            most,
+            most,
+        )
+
+    def _tlvs(self, lease: LeaseSpec, found: list[Place]) -> Sequence[Any]:
+        """Each ENDPOINT is followed by its own LIMITS and BLOCK_GEOMETRY (D10); a key is for datagrams (D11)."""
+        out: list[Any] = []
+        for place in found:
+            blocks = _blocks(place)
+            limits = Limits(lease.size, blocks * BLOCK_SIZE, blocks * BLOCK_SIZE)
+            out += [place.endpoint, limits, BlockGeometry(BLOCK_SIZE, lease.size // BLOCK_SIZE, blocks)]
+        if lease.binding == Binding.UDP:
+            out += [DpKey(lease.dp_key), DpAuthTlv(lease.dp_auth)]
+        return out
+
+
+def _blocks(place: Place) -> int:
+    """Return how many blocks one operation moves there, be it a READ or a WRITE."""
+    return (place.message - max(LIMITS_BESIDE)) // BLOCK_SIZE
