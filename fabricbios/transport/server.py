@@ -219,14 +219,22 @@ class QuicServer:
     def _flush(self) -> None:
         """Let every connection that was touched speak: events first, then one round of datagrams each."""
         self._flush_due = False
-        while self._dirty:
-            session = self._speaking = self._dirty.pop()
-            for event in session.take_events():
-                self._connection_event(session, event)
-            self._speaking = None
-            self._account(session)
-            if not session.ended:
-                self._transmit(session)
+        try:
+            while self._dirty:
+                self._let_speak(self._dirty.pop())
+        finally:
+            if self._speaking is not None:  # its handler raised: what it has to say, and the others, come next
+                session, self._speaking = self._speaking, None
+                self._touch(session)
+
+    def _let_speak(self, session: Session) -> None:
+        self._speaking = session
+        for event in session.take_events():
+            self._connection_event(session, event)
+        self._speaking = None
+        self._account(session)
+        if not session.ended:
+            self._transmit(session)
 
     def _connection_event(self, session: Session, event: events.QuicEvent) -> None:
         if isinstance(event, events.ConnectionIdIssued):

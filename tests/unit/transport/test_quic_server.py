@@ -6,7 +6,8 @@ import ipaddress
 import pytest
 from quic_rig import Echo, run, served, until
 
-from fabricbios.errors import Disconnected, TimedOut
+from fabricbios.errors import Disconnected, LocalMisuse, TimedOut
+from fabricbios.ports import StreamPeer
 from fabricbios.transport import DEFAULTS, Identity, QuicServer, accept_anyone, dial
 
 
@@ -143,3 +144,26 @@ def test_an_answer_that_never_comes_times_out_and_frees_the_stream() -> None:
             assert await link.request(b"x") == b"x"
 
     run(body)
+
+
+def test_a_handler_that_raises_harms_no_other_question() -> None:
+    class Faulty(Echo):
+        def request(self, data: bytes, peer: StreamPeer) -> None:
+            if data == b"trap":
+                raise LocalMisuse("a bug in the daemon")
+            super().request(data, peer)
+
+    async def body() -> None:
+        raised: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+        handler = Faulty()
+        server = handler.server = QuicServer(Identity.generate(), handler)
+        _, port = await server.start("127.0.0.1", 0)
+        link = await dial("127.0.0.1", port, None, accept_anyone)
+        _, trap = link.ask(b"trap")
+        assert await asyncio.gather(*(link.request(b"%d" % n) for n in range(20))) == [b"%d" % n for n in range(20)]
+        assert not trap.done()
+        assert len(raised) == 1
+        await server.close()
+
+    asyncio.run(body())
