@@ -39,7 +39,7 @@ UNTRUSTED_LIMIT, TRUSTED_LIMIT = 4 << 10, 64 << 10  # D1: bytes of one request
 
 
 class Handler(NamedTuple):
-    """`params` None: the op takes none. `strangers`: answered to who is not trusted, too (D3)."""
+    """`params` None: the op takes none. `strangers`: who is not trusted is heard, too (D3), and may claim or enrol."""
 
     run: Callable[[NodeState, Ask, Any, Instant], bytes | None]
     params: Any = None
@@ -54,7 +54,7 @@ HANDLERS: dict[int, Handler] = {
     Op.GET_THERMAL: Handler(information.thermal),
     Op.TIME_SYNC: Handler(information.time_sync, TimeSyncParams),
     Op.ENROLL_REQUEST: Handler(enrolling.enroll, EnrollRequestParams, strangers=True),
-    Op.CAP_REQUEST: Handler(capability.request, CapRequestParams),
+    Op.CAP_REQUEST: Handler(capability.request, CapRequestParams, strangers=True),
     Op.CAP_REFRESH: Handler(capability.refresh, CapRefreshParams),
     Op.CAP_REVOKE: Handler(capability.revoke, CapRevokeParams),
     Op.LEASE_ALLOC: Handler(leasing.alloc, LeaseAllocParams),
@@ -116,19 +116,23 @@ def _readable(data: bytes, peer: StreamPeer, limit: int) -> Frame | None:
 
 def _run(state: NodeState, ask: Ask, params: bytes, now: Instant) -> bytes | None:
     handler = HANDLERS.get(ask.op)
-    claims = ask.op == Op.CAP_REQUEST and not ask.trusted
-    if not ask.trusted and not claims and (handler is None or not handler.strangers):
-        raise Refused.of(Status.INSUFFICIENT_PERM, "this key is not trusted here")
+    if not ask.trusted and (handler is None or not handler.strangers):
+        raise _untrusted()
     if handler is None:
         known = f"{Op(ask.op).name} is not served by this build" if ask.op in _KNOWN else "unknown op"
         raise Refused.of(Status.INVALID_OP, known)
-    values = _decode(ask.op, handler.params, params)
-    if claims and not state.trust.claim(ask.peer, now):
-        raise Refused.of(Status.INSUFFICIENT_PERM, "this key is not trusted here")
+    values = _decode(ask, handler.params, params)
+    if ask.op == Op.CAP_REQUEST and not ask.trusted and not state.trust.claim(ask.peer, now):
+        raise _untrusted()
     return handler.run(state, ask, values, now)
 
 
-def _decode(op: int, kind: Any, params: bytes) -> Any:
+def _untrusted() -> Refused:
+    return Refused.of(Status.INSUFFICIENT_PERM, "this key is not trusted here")
+
+
+def _decode(ask: Ask, kind: Any, params: bytes) -> Any:
+    """Return the params' value. A stranger learns nothing about what it got wrong (D3)."""
     if kind is None:
         if params:
             raise Refused.of(Status.BAD_REQUEST, "this op takes no params")
@@ -136,5 +140,7 @@ def _decode(op: int, kind: Any, params: bytes) -> Any:
     try:
         return kind.unpack(params)
     except WireError as e:
-        status = status_of_bad_alloc(params) if op == Op.LEASE_ALLOC else Status.BAD_REQUEST
+        if not ask.trusted:
+            raise _untrusted() from e
+        status = status_of_bad_alloc(params) if ask.op == Op.LEASE_ALLOC else Status.BAD_REQUEST
         raise Refused.of(status, str(e)) from e
