@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from enum import IntEnum, IntFlag
+from typing import Any, NamedTuple
 
 from fabricbios.errors import WireError
-from fabricbios.model import NS, Health, Instant
+from fabricbios.model import NS, Binding, Health, Instant, ResourceFlags, ResourceType, hex128
 from fabricbios.wire.discovery import Filter, Solicit, SolicitResponse, SolicitRetry
 from fabricbios.wire.fragmentation import Assembly, inflate
 from fabricbios.wire.frame import FRAG_SIZE, HEADER_SIZE, Frame, FrameFlag, MsgType
@@ -48,6 +49,55 @@ class NodeEntry(NamedTuple):
     @property
     def verified(self) -> bool:
         return not self.flaw
+
+    @property
+    def endpoint(self) -> str:
+        """HOST:PORT of the control plane, as -H takes it."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as docs/schema/nodes.json has it."""
+        return {
+            "node_id": hex128(self.node_id),
+            "public_key": self.public_key.hex(),
+            "address": self.address,
+            "port": self.port,
+            "health": _names(self.health),
+            "site_id": self.site_id,
+            "row_id": self.row_id,
+            "rack_id": self.rack_id,
+            "resources": [_resource(r) for r in self.resources],
+            "transports": [_name(Binding, t) for t in self.transports],
+            "sequence": self.sequence,
+            "timestamp": self.timestamp,
+            "ttl_secs": self.ttl_secs,
+            "age_secs": self.age_secs,
+            "verified": self.verified,
+            "flaw": self.flaw,
+            "source": self.source,
+        }
+
+
+def _resource(summary: ResourceSummary) -> dict[str, Any]:
+    return {
+        "resource_id": hex128(summary.resource_id),
+        "type": _name(ResourceType, summary.resource_type),
+        "flags": _names(ResourceFlags(summary.flags)),
+        "capacity": summary.capacity,
+        "available": summary.available,
+    }
+
+
+def _names(flags: IntFlag) -> list[str]:
+    return [flag.name.lower() for flag in type(flags) if flag in flags and flag.name]
+
+
+def _name(enum: type[IntEnum], value: int) -> str:
+    """Return the name of a value, or the number that has none here (D1: unknown ones are skipped, not refused)."""
+    try:
+        return enum(value).name.lower()
+    except ValueError:
+        return f"0x{value:04x}"
 
 
 class Question:

@@ -20,6 +20,7 @@ from fabricbios.ports import TrustedKeys
 from fabricbios.transport.files import replace
 
 PEERS, CONTROLLERS, APPROVED = "peers", "controllers", "approved"
+LEARNED = "trust.d"  # in a node's state directory
 MAX_KEYS = 65_536  # a directory
 MAX_FILE = 4096
 _HEX_KEY = 64
