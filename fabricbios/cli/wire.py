@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fabricbios.cli.output import document, json_option, print_json
 from fabricbios.errors import LocalMisuse, WireError
 from fabricbios.wire import sequence
 from fabricbios.wire.circumstances import Given, seal, unseal
@@ -56,27 +57,37 @@ def wire() -> None:
 @click.option("--hex", "hex_digits", metavar="HEX", help="The message; standard input if absent.")
 @click.option("--given", default="{}", metavar="JSON", help="Transport, keys, clock, question (vectors' `given`).")
 @click.option("--batch", is_flag=True, help="JSON lines {type, hex, given} in, {ok, fields} out.")
-def decode(type_name: str | None, hex_digits: str | None, given: str, batch: bool) -> None:
+@json_option
+def decode(type_name: str | None, hex_digits: str | None, given: str, batch: bool, as_json: bool) -> None:
     """Print a message's fields as JSON."""
     if batch:
         _batch(lambda line: {"fields": _decode_line(line, type_name)})
         return
     text = hex_digits if hex_digits is not None else sys.stdin.read()
     line = {"type": _named(type_name), "hex": "".join(text.split()), "given": _json(given)}
-    _print(_decode_line(line, None))
+    fields = _decode_line(line, None)
+    if as_json:
+        print_json(document("wire", type=type_name, fields=fields))
+    else:
+        click.echo(json.dumps(fields, indent=2, ensure_ascii=False))
 
 
 @wire.command()
 @click.argument("type_name", metavar="[TYPE]", required=False)
 @click.option("--given", default="{}", metavar="JSON", help="Transport, keys, parent, question (vectors' `given`).")
 @click.option("--batch", is_flag=True, help="JSON lines {type, fields, given} in, {ok, hex} out.")
-def encode(type_name: str | None, given: str, batch: bool) -> None:
+@json_option
+def encode(type_name: str | None, given: str, batch: bool, as_json: bool) -> None:
     """Print the hex of a message whose fields come as JSON on standard input."""
     if batch:
         _batch(lambda line: {"hex": _encode_line(line, type_name)})
         return
     line = {"type": _named(type_name), "fields": _json(sys.stdin.read()), "given": _json(given)}
-    click.echo(_encode_line(line, None))
+    digits = _encode_line(line, None)
+    if as_json:
+        print_json(document("wire", type=type_name, hex=digits))
+    else:
+        click.echo(digits)
 
 
 def _named(type_name: str | None) -> str:
@@ -127,7 +138,3 @@ def _answer(work: Callable[[Json], dict[str, Json]], text: bytes) -> dict[str, J
         return {"ok": False, "error": e.reason, "offset": e.offset}
     except LocalMisuse as e:
         return {"ok": False, "error": str(e), "offset": 0}
-
-
-def _print(fields: dict[str, Json]) -> None:
-    click.echo(json.dumps(fields, indent=2, ensure_ascii=False))

@@ -1,0 +1,71 @@
+"""`given`: what is judged when a key, a clock or a question is known, and what is not when it is not."""
+
+import pytest
+
+from fabricbios.errors import LocalMisuse, WireError
+from fabricbios.wire import FbmuPing, FbmuPong, Ping, Pong, SolicitRetry, Token, mint
+from fabricbios.wire.circumstances import Given, seal, unseal
+from fabricbios.wire.json_form import to_json
+
+KEY = "11" * 32
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        {"transport": "tcp"},
+        {"seed": "xyz"},
+        {"seed": 5},
+        {"now": "soon"},
+        {"now": []},
+    ],
+)
+def test_what_is_given_must_make_sense(given):
+    with pytest.raises(LocalMisuse):
+        Given.of(given)
+
+
+def test_keys_for_people_are_ignored():
+    assert Given.of({"hardware": [["CPU", "cpu0"]]}) == Given()
+
+
+def test_without_a_key_nothing_is_verified():
+    data = FbmuPing(1, 2, 3, Ping()).pack()
+    assert unseal(FbmuPing, data, Given()).nonce == 3
+    with pytest.raises(WireError, match="auth_tag"):
+        unseal(FbmuPing, data, Given.of({"dp_key": KEY, "dp_auth": 2}))
+    assert unseal(FbmuPing, data, Given.of({"dp_key": KEY, "dp_auth": 2, "transport": "quic"})).nonce == 3
+
+
+@pytest.mark.parametrize("mode", range(4))
+def test_question_and_answer(mode):
+    given = {"dp_key": KEY, "dp_auth": mode}
+    asked = seal(FbmuPing, to_json(FbmuPing(1, 2, 3, Ping())), Given.of(given))
+    known = Given.of({**given, "question": asked.hex()})
+    answer = seal(FbmuPong, to_json(FbmuPong(1, 2, 3, Pong())), known)
+    assert unseal(FbmuPong, answer, known) == FbmuPong(1, 2, 3, Pong(), auth_tag=answer[40:56])
+    assert (answer[40:56] == asked[40:56]) == (mode == 0)
+    for other in (FbmuPong(2, 2, 3, Pong()), FbmuPong(1, 3, 3, Pong()), FbmuPong(1, 2, 4, Pong())):
+        with pytest.raises(WireError, match="repeats"):
+            unseal(FbmuPong, seal(FbmuPong, to_json(other), known), known)
+
+
+def test_bad_keys_and_questions_are_misuse():
+    data = FbmuPing(1, 2, 3, Ping()).pack()
+    for given in ({"dp_key": "11", "dp_auth": 2}, {"dp_key": KEY, "dp_auth": 4}, {"question": "00"}):
+        with pytest.raises(LocalMisuse):
+            unseal(FbmuPing, data, Given.of(given))
+
+
+def test_a_parent_only_becomes_narrower():
+    parent = mint(Token(token_id=1, issuer=2, perms=33, issued_at=1, expires_at=2), bytes(32))
+    with pytest.raises(LocalMisuse, match="parent"):
+        seal(Token, to_json(parent.replace(perms=35)), Given(parent=parent.pack()))
+
+
+def test_a_cookie_is_for_one_address_and_minute():
+    known = {"cookie_key": KEY, "source_addr": "00" * 16, "source_port": 5, "minute": 6}
+    with pytest.raises(WireError, match="cookie"):
+        unseal(SolicitRetry, SolicitRetry(bytes(32)).pack(), Given.of(known))
+    assert unseal(SolicitRetry, SolicitRetry(bytes(32)).pack(), Given.of({**known, "minute": None})).cookie == bytes(32)
