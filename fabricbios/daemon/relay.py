@@ -49,11 +49,12 @@ async def run_relay(
         store = TrustStore(TrustMode(trust), read_trust(trust_dir))
         core = Relay(identity.node_id, store, max_nodes=max_nodes, rng=os.urandom)
         service = DiscoveryService(core, bind=bind, port=discovery_port, ifaces=discovery_iface)
+        stopped = _listen_to_signals(lambda: store.reload(read_trust(trust_dir)))
         await service.start()
         try:
             say(ready.line(identity.node_id, store.claimed, {"discovery": service.address}, {}))
             ready.notify("READY=1")
-            await _until_told(lambda: store.reload(read_trust(trust_dir)))
+            await stopped.wait()
         finally:
             await service.stop()
     finally:
@@ -68,13 +69,14 @@ def read_trust(trust_dir: Path, learned: Path | None = None) -> TrustedKeys:
     return keys
 
 
-async def _until_told(reload: Callable[[], None]) -> None:
+def _listen_to_signals(reload: Callable[[], None]) -> asyncio.Event:
+    """Return what is set by SIGTERM or SIGINT. Before the ready line: who reads that may send one at once."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    await stopped.wait()
+    return stopped
 
 
 def _parsed(context: click.Context, param: click.Parameter, value: Any) -> Any:
