@@ -108,6 +108,13 @@ class Lease:
             with contextlib.suppress(Disconnected, NotFound, LeaseExpired):
                 await self.node.free(self.lease_id)
 
+    async def detach(self) -> None:
+        """Stop renewing and let go without freeing: the lease lives on until its end, for `attach` or others."""
+        if self._renewer is not None:
+            self._renewer.cancel()
+            self._renewer = None
+        self.node.leases.pop(self.lease_id, None)
+
     async def renew(self, ttl: int | None = None) -> int:
         """Extend to `ttl` seconds from now (the wish's). Return the new end, Unix seconds."""
         result = await self.node.renew(self.lease_id, ttl or self.wish.ttl)
@@ -220,6 +227,12 @@ class DataLease(Lease):
         if self._io is not None:
             self._io.close()
         await super().close()
+
+    async def detach(self) -> None:
+        """As `Lease.detach`; reads and writes under way end in Disconnected."""
+        if self._io is not None:
+            self._io.close()
+        await super().detach()
 
     async def _bound(self, answer: LeaseAllocResult | LeaseAttachResult) -> None:
         found = read_bindings(answer.bindings, self.node.host)

@@ -1,0 +1,133 @@
+"""`fabricbios read` and `write`: leased bytes to and from files, with a progress bar where somebody looks.
+
+Each takes the lease up again with a key of its own (LEASE_ATTACH), so two of them on one lease at the
+same time take it from each other; a program that shares a lease uses the library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import click
+
+from fabricbios.cli.output import document, node_options
+from fabricbios.cli.session import Size, find_lease, kinds_by_resource, with_node
+from fabricbios.client import Node
+from fabricbios.client.leases import DataLease
+from fabricbios.errors import ConfigError, Unsupported
+from fabricbios.model import Binding, ResourceType
+
+CHUNK = 4 << 20
+SHOW_FROM = 1 << 20  # bytes: shorter transfers are over before one could look
+Progress = Callable[[int], None]
+
+
+@contextlib.contextmanager
+def _bar(what: str, total: int | None) -> Iterator[Progress]:
+    """Yield a function that is told how many more bytes are done; a bar on a terminal's standard error."""
+    if not sys.stderr.isatty() or (total is not None and total < SHOW_FROM):
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = TextColumn(what), BarColumn(), DownloadColumn(True), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextlib.asynccontextmanager
+async def _attached(node: Node, text: str, binding: str) -> Any:
+    found = await find_lease(node, text)
+    kind = (await kinds_by_resource(node)).get(found.resource_id)
+    attach = {ResourceType.MEM: node.attach_memory, ResourceType.BLOCK: node.attach_block}.get(kind or ResourceType.CPU)
+    if attach is None:
+        raise Unsupported(f"reading a {kind.name.lower() if kind else 'foreign'} lease", "it holds no bytes to copy")
+    lease = attach(found.lease_id, 1, Binding[binding.upper()])  # a renewal to 1 s never shortens: it changes nothing
+    await lease.open()
+    try:
+        yield lease
+    finally:
+        await lease.detach()
+
+
+def _options(command: Any) -> Any:
+    command = click.option("--binding", type=click.Choice(["udp", "quic"]), default="udp", show_default=True)(command)
+    command = click.option("--offset", type=Size(), default="0", show_default=True, metavar="SIZE")(command)
+    return node_options(command)
+
+
+@click.command()
+@click.argument("lease_id", metavar="ID")
+@click.option("--length", type=Size(), metavar="SIZE", help="To the lease's end by default.")
+@_options
+@click.pass_context
+def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, binding: str, as_json: bool) -> None:
+    """Copy bytes of a lease to standard output."""
+    out = sys.stdout.buffer
+    if out.isatty():
+        raise ConfigError("standard output is a terminal: redirect it to a file, or pipe it")
+
+    async def work(node: Node) -> int:
+        async with _attached(node, lease_id, binding) as lease:
+            total = lease.size - offset if length is None else length
+            _within(lease, offset, total)
+            with _bar("reading", total) as progress:
+                for at in range(offset, offset + total, CHUNK):
+                    data = await lease.read(at, min(CHUNK, offset + total - at))
+                    out.write(data)
+                    progress(len(data))
+            out.flush()
+            return int(total)
+
+    _report("read", with_node(ctx, work), as_json)
+
+
+@click.command()
+@click.argument("lease_id", metavar="ID")
+@_options
+@click.pass_context
+def write(ctx: click.Context, lease_id: str, offset: int, binding: str, as_json: bool) -> None:
+    """Copy standard input into a lease. Input that does not fit fails before its first byte too many is sent."""
+    source = sys.stdin.buffer
+
+    async def work(node: Node) -> int:
+        async with _attached(node, lease_id, binding) as lease:
+            _within(lease, offset, 0)
+            at = offset
+            with _bar("writing", None) as progress:
+                while data := _chunk(source, lease.unit):
+                    _within(lease, at, len(data))
+                    await lease.write(at, data)
+                    at += len(data)
+                    progress(len(data))
+            return at - offset
+
+    _report("written", with_node(ctx, work), as_json)
+
+
+def _chunk(source: BinaryIO, unit: int) -> bytes:
+    """Return the next bytes of the input; a last odd piece is filled up with zeros to whole blocks."""
+    data = source.read(CHUNK)
+    return data + bytes(-len(data) % unit)
+
+
+def _within(lease: DataLease, offset: int, length: int) -> None:
+    if offset < 0 or length < 0 or offset + length > lease.size:
+        raise ConfigError(f"bytes {offset} to {offset + length} are beyond the lease's {lease.size}")
+    if offset % lease.unit or length % lease.unit:
+        raise ConfigError(f"a block lease is read and written in multiples of {lease.unit} bytes")
+
+
+def _report(what: str, count: int, as_json: bool) -> None:
+    """Say so on standard error: standard output is the data's."""
+    import json
+
+    if as_json:
+        click.echo(json.dumps(document("transfer", direction=what, bytes=count)), err=True)
+    elif sys.stderr.isatty():
+        click.echo(f"{count} bytes {what}", err=True)

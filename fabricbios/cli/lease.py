@@ -1,0 +1,150 @@
+"""`fabricbios lease KIND`: ask for a lease, and say how to use it; with --hold, keep it until interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from fabricbios.cli.output import document, duration, node_options, print_json, size
+from fabricbios.cli.session import Size, Time, with_node
+from fabricbios.client import Lease, Node, Wish
+from fabricbios.client.reach import read_bindings
+from fabricbios.model import Binding, DpAuth, ResourceType, Transport, hex128
+from fabricbios.wire import Limits
+
+MAX_U32 = 0xFFFFFFFF
+
+
+@click.group()
+def lease() -> None:
+    """Lease memory or block storage of the node of -H."""
+
+
+def _common(bindings: tuple[str, ...]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        command = click.option("--hold", is_flag=True, help="Keep renewing until interrupted, then free.")(command)
+        command = click.option(
+            "--resource", default="0", metavar="ID", help="Which of the node's; it chooses by default."
+        )(command)
+        command = click.option("--binding", type=click.Choice(bindings), default=bindings[0], show_default=True)(
+            command
+        )
+        command = click.option(
+            "--dp-auth", type=click.Choice([a.label for a in DpAuth]), default=DpAuth.BLAKE2S_FULL.label,
+            show_default=True, help="How datagrams are authenticated.",
+        )(command)  # fmt: skip
+        command = click.option(
+            "--grace", type=Time(), default="0", metavar="TIME", help="Time to renew in after the end."
+        )(command)
+        command = click.option("--ttl", type=Time(), required=True, metavar="TIME", help="How long: 30s, 5m, 1h.")(
+            command
+        )
+        return node_options(command)
+
+    return decorate
+
+
+@lease.command()
+@click.option("--size", "wanted", type=Size(), required=True, metavar="SIZE", help="How much: 64M, 1GiB.")
+@_common(("udp", "quic"))
+@click.pass_context
+def mem(ctx: click.Context, /, wanted: int, **options: Any) -> None:
+    """Lease memory."""
+    _lease(ctx, ResourceType.MEM, wanted, **options)
+
+
+@lease.command()
+@click.option("--size", "wanted", type=Size(), required=True, metavar="SIZE", help="How much: 1G.")
+@_common(("udp", "quic", "nvmeof"))
+@click.pass_context
+def block(ctx: click.Context, /, wanted: int, **options: Any) -> None:
+    """Lease block storage."""
+    _lease(ctx, ResourceType.BLOCK, wanted, **options)
+
+
+def _lease(
+    ctx: click.Context, kind: ResourceType, wanted: int, ttl: int, grace: int, dp_auth: str, binding: str,
+    resource: str, hold: bool, as_json: bool,
+) -> None:  # fmt: skip
+    if not 0 < ttl <= MAX_U32 or grace > MAX_U32:
+        raise click.UsageError("--ttl is at least a second")
+    wish = Wish(kind, wanted, ttl, grace, DpAuth.of(dp_auth), Binding[binding.upper()], _resource_id(resource))
+    with_node(ctx, lambda node: _held(node, wish, as_json) if hold else _once(node, wish, as_json))
+
+
+def _resource_id(text: str) -> int:
+    try:
+        return int(text, 16) if text != "0" else 0
+    except ValueError:
+        raise click.UsageError(f"--resource {text!r} is not a resource id; `fabricbios status` shows them") from None
+
+
+async def _once(node: Node, wish: Wish, as_json: bool) -> None:
+    answer = await node.allocate(wish)
+    _show(described(node, wish, answer.lease_id, answer.expires_at, answer.bindings), as_json)
+
+
+async def _held(node: Node, wish: Wish, as_json: bool) -> None:
+    """Renew until a signal says enough; then the lease is freed. A lease that ends by itself is a failure."""
+    enough = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, enough.set)
+    async with Lease(node, wish) as held:
+        _show(described(node, wish, held.lease_id, held.expires_at, held.bindings), as_json)
+        if not as_json:
+            click.echo("holding it; Ctrl-C frees it", err=True)
+        while not enough.is_set() and held.over is None:
+            try:
+                await asyncio.wait_for(enough.wait(), 0.5)
+            except TimeoutError:
+                continue
+        if held.over is not None:
+            raise held.over
+
+
+def described(node: Node, wish: Wish, lease_id: int, expires_at: int, tlvs: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the document about a new lease, without its key: `read`, `write` and `attach` get one of their own."""
+    found = read_bindings(tlvs, node.host)
+    granted = next((tlv.len for tlv in tlvs if isinstance(tlv, Limits)), wish.size)
+    return document(
+        "lease",
+        lease_id=hex128(lease_id),
+        node_id=hex128(node.node_id),
+        kind=wish.kind.name.lower(),
+        size=granted,
+        binding=wish.binding.name.lower() if wish.binding is not None else None,
+        dp_auth=found.dp_auth.label if found.dp_key else None,
+        generation=found.generation,
+        expires_at=expires_at,
+        endpoints=[_endpoint(reach) for reach in found.reaches],
+    )
+
+
+def _endpoint(reach: Any) -> dict[str, Any]:
+    return {
+        "transport": Transport(reach.transport).name.lower(),
+        "addr": reach.host,
+        "port": reach.port,
+        "max_read": reach.max_read,
+        "max_write": reach.max_write,
+    }
+
+
+def _show(doc: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(doc)
+        return
+    left = duration(max(0, doc["expires_at"] - time.time()))
+    click.echo(f"{doc['lease_id']}  {doc['kind']}  {size(doc['size'])}  ends in {left}")
+    for e in doc["endpoints"]:
+        auth = f", authenticated with {doc['dp_auth']}" if doc["dp_auth"] else ""
+        click.echo(f"  {e['transport']} at {e['addr']} port {e['port']}{auth}")
+    short = doc["lease_id"][2:8]
+    click.echo(
+        f"  use it: fabricbios write {short} --offset 0 < FILE;  fabricbios read {short} --offset 0 --length N > FILE"
+    )
