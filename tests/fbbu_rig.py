@@ -75,6 +75,7 @@ class FbbuRig:
         for at, part in ((16, datagram[:40]), (0, datagram[40:56]), (56, datagram[56:STRIDE])):
             arena[start + at : start + at + len(part)] = part
         length = self._responder.respond(b, len(datagram))
+        self.tally.publish()
         whole = bytes(arena[start + 16 : start + 56] + arena[start : start + 16])
         return None if length < 0 else whole + bytes(arena[start + 56 : start + 56 + length])
 

@@ -76,6 +76,7 @@ class FbmuRig:
         for at, part in ((16, head), (0, tag), (56, payload)):
             arena[at : at + len(part)] = part
         length = self._responder.respond(0, len(datagram))
+        self.tally.publish()
         return None if length < 0 else bytes(arena[16:56] + arena[:16] + arena[56 : 56 + length])
 
     def drops(self) -> dict[str, int]:

@@ -46,7 +46,7 @@ class Batch:
         self._questions, self._answers = self._headers(self._in_pieces), self._headers(self._out_pieces)
         self._questions_at, self._answers_at = _address(self._questions), _address(self._answers)
         self._pristine = bytes(self._answers)
-        self._question_u32 = memoryview(self._questions).cast("I")
+        self._lengths = memoryview(self._questions).cast("I")[_LEN_AT::_HDR_U32]
         self._answer_bytes = memoryview(self._answers)
         self._piece_u64 = memoryview(self._out_pieces).cast("Q")
         self._sends = list(range(count))
@@ -87,9 +87,9 @@ class Batch:
             return 0
         raise OSError(ctypes.get_errno(), f"recvmmsg: {os.strerror(ctypes.get_errno())}")
 
-    def length(self, b: int) -> int:
-        """Return how long the datagram in buffer b is, its header and tag included."""
-        return int(self._question_u32[b * _HDR_U32 + _LEN_AT])
+    def lengths(self, n: int) -> list[int]:
+        """Return how long the datagrams in buffers 0 .. n-1 are, header and tag included."""
+        return self._lengths[:n].tolist()
 
     def queue(self, b: int, payload_len: int) -> None:
         """Send what stands in buffer b, with so many bytes of payload, at the next flush."""

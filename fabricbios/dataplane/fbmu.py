@@ -13,13 +13,15 @@ from fabricbios.dataplane.leases import Lease
 from fabricbios.dataplane.responder import PAYLOAD, Operation
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
-from fabricbios.model import DpOp, DpStatus, Perm
+from fabricbios.model import DpOp, DpStatus
 
 _HELLO_ACK = struct.Struct(">B3xQII")
 _READ_RESP = struct.Struct(">B3xI")
+_pack_read_resp = _READ_RESP.pack_into
 _STATUS = struct.Struct(">B3x")
 _READ_HEAD = _READ_RESP.size
 _WRITE_HEAD = 12
+_OK = DpStatus.OK  # naming an enum member costs a lookup each time
 LIMITS_BESIDE = HEADER + _READ_HEAD, HEADER + _WRITE_HEAD
 """What of a datagram is not data: in the answer to a READ, in a WRITE."""
 
@@ -32,7 +34,7 @@ class Fbmu:
 
     def __init__(self, batch: Batch, tally: Tally) -> None:
         self._arena, self._view = batch.arena, memoryview(batch.arena)
-        self._tally = tally
+        self._tally, self._statuses = tally, tally.statuses
         self._longest_read = batch.limit - LIMITS_BESIDE[0]
         self._longest_write = batch.limit - LIMITS_BESIDE[1]
 
@@ -48,23 +50,24 @@ class Fbmu:
 
     def _hello(self, lease: Lease, at: int, payload_len: int, nonce: int, first: int, second: int) -> int:
         limits = min(lease.max_read, self._longest_read), min(lease.max_write, self._longest_write)
-        _HELLO_ACK.pack_into(self._arena, at + PAYLOAD, DpStatus.OK, lease.length, *limits)
-        return self._count(DpStatus.OK, _HELLO_ACK.size)
+        _HELLO_ACK.pack_into(self._arena, at + PAYLOAD, _OK, lease.length, *limits)
+        return self._count(_OK, _HELLO_ACK.size)
 
     def _ping(self, lease: Lease, at: int, payload_len: int, nonce: int, first: int, second: int) -> int:
-        return self._count(DpStatus.OK, 0)
+        return self._count(_OK, 0)
 
     def _read(self, lease: Lease, at: int, payload_len: int, nonce: int, offset: int, length: int) -> int:
         if not 0 < length <= lease.max_read or length > self._longest_read:
             return self._reject_read(lease, at, DpStatus.BAD_LENGTH)
-        if not lease.rights & Perm.READ or offset + length > lease.length:
+        if offset + length > lease.readable:
             return self._reject_read(lease, at, DpStatus.OUT_OF_RANGE)
-        _READ_RESP.pack_into(self._arena, at + PAYLOAD, DpStatus.OK, length)
+        _pack_read_resp(self._arena, at + PAYLOAD, 0, length)
         start = at + PAYLOAD + _READ_HEAD
         self._view[start : start + length] = lease.data[offset : offset + length]
         lease.count_read(length)
         self._tally.bytes_read += length
-        return self._count(DpStatus.OK, _READ_HEAD + length)
+        self._statuses[0] += 1
+        return _READ_HEAD + length
 
     def _write(self, lease: Lease, at: int, payload_len: int, nonce: int, offset: int, length: int) -> int:
         status = self._take_write(lease, payload_len, nonce, offset, length)
@@ -75,14 +78,14 @@ class Fbmu:
         lease.data[offset : offset + length] = self._view[start : start + length]
         lease.count_write(length)
         self._tally.bytes_written += length
-        return self._refuse(at, DpStatus.OK)
+        return self._refuse(at, _OK)
 
     def _take_write(self, lease: Lease, payload_len: int, nonce: int, offset: int, length: int) -> DpStatus:
         if not 0 < length <= lease.max_write or payload_len != _WRITE_HEAD + length:
             return DpStatus.BAD_LENGTH
-        if not lease.rights & Perm.WRITE or offset + length > lease.length:
+        if offset + length > lease.writable:
             return DpStatus.OUT_OF_RANGE
-        return DpStatus.OK if lease.take_write(nonce) else DpStatus.STALE_WRITE
+        return _OK if lease.take_write(nonce) else DpStatus.STALE_WRITE
 
     def _reject_read(self, lease: Lease, at: int, status: DpStatus) -> int:
         lease.count_reject()
@@ -102,5 +105,5 @@ class Fbmu:
         return self._count(status, _STATUS.size)
 
     def _count(self, status: DpStatus, payload_len: int) -> int:
-        self._tally.statuses[status] += 1
+        self._statuses[status] += 1
         return payload_len

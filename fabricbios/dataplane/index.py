@@ -37,7 +37,9 @@ class SlotIndex:
         return None if at is None else self._entries[at] - _FIRST
 
     def insert(self, lease_id: bytes, slot: int) -> None:
-        """Point an id at its slot, which holds the id already."""
+        """Point an id at its slot, which holds the id already; an index that outlived its daemon knows it."""
+        if self.find(lease_id) == slot:
+            return
         at = self._start(lease_id)
         while self._entries[at] not in (_EMPTY, _DELETED):
             at = at + 1 & self._mask

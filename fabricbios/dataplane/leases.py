@@ -8,7 +8,7 @@ from typing import Any
 from fabricbios.dataplane.index import SlotIndex
 from fabricbios.dataplane.slots import SLOT, Extent, Plane, SlotState
 from fabricbios.dataplane.window import Window
-from fabricbios.model import DpAuth, DpStatus
+from fabricbios.model import DpAuth, DpStatus, Perm
 from fabricbios.wire import Tagger
 
 DataOf = Callable[[Extent], Any]
@@ -16,30 +16,39 @@ DataOf = Callable[[Extent], Any]
 _GUARD = SLOT.offset["guard"] // 8
 """The aligned u64 that holds `auth` and `guard`: one load tells whether the slot changed hands."""
 
+# Enum members cost a lookup each time they are named.
+_FREE, _ACTIVE, _OK, _EXPIRED = SlotState.FREE, SlotState.ACTIVE, DpStatus.OK, DpStatus.EXPIRED
+
 
 class Lease:
-    """What one question needs of its lease. What may change under it (state, expiry, write mark) is read each time."""
+    """What one question needs of its lease. What may change under it (state, expiry, write mark) is read each time.
+
+    `readable` and `writable` are the bytes from the start in which that may be done: all, or none without the right.
+    """
 
     __slots__ = (
         "_bytes",
+        "_counters",
         "_expiry",
-        "_guard",
-        "_guard_at",
         "_reads",
         "_rejects",
         "_state",
         "_words",
         "_write_mark",
         "_writes",
-        "auth",
         "data",
+        "guard",
+        "guard_at",
+        "has_own_tags",
         "length",
         "max_read",
         "max_write",
         "plane",
-        "rights",
+        "readable",
         "tag",
+        "touched",
         "window",
+        "writable",
     )
 
     def __init__(self, table: memoryview, words: memoryview, slot: int, data_of: DataOf) -> None:
@@ -50,28 +59,32 @@ class Lease:
             return (slot * SLOT.size + SLOT.offset[name]) // 8
 
         self._words = words
-        self._guard_at = slot * SLOT.size // 8 + _GUARD
-        self._guard = words[self._guard_at]
+        self.guard_at = slot * SLOT.size // 8 + _GUARD
+        self.guard = words[self.guard_at]
         self._state, self._expiry, self._write_mark = at("state"), at("expiry_ns"), at("write_mark")
-        self._reads, self._writes = at("user_reads"), at("user_writes")
-        self._bytes, self._rejects = at("user_bytes"), at("user_rejects")
-        self.plane, self.rights, self.length = field("plane"), field("rights"), field("length")
+        self._counters = tuple(at(f"user_{name}") for name in ("reads", "writes", "bytes", "rejects"))
+        self._reads = self._writes = self._bytes = self._rejects = 0
+        self.touched = False  # something may have been counted that is not published
+        self.plane, self.length, rights = field("plane"), field("length"), field("rights")
+        self.readable = self.length if rights & Perm.READ else 0
+        self.writable = self.length if rights & Perm.WRITE else 0
         self.max_read, self.max_write = field("max_read"), field("max_write")
-        self.auth = DpAuth(field("auth"))
+        auth = DpAuth(field("auth"))
+        self.has_own_tags = auth != DpAuth.HMAC_HEADER
         self.window = Window(words, slot)
-        self.tag = Tagger(self.auth, SLOT.get(table, slot * SLOT.size, "dp_key")).tag
+        self.tag = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).tag
         self.data = data_of(Extent(field("base"), self.length, field("device")))
 
     def is_current(self) -> bool:
         """Say whether the slot still belongs to this lease under this key."""
-        return self._words[self._guard_at] == self._guard and self._words[self._state] != SlotState.FREE
+        return bool(self._words[self.guard_at] == self.guard)
 
     def status(self, now_ns: int) -> DpStatus:
         """Return OK, or why every authentic question is refused (D10)."""
         state = self._words[self._state]
-        if state == SlotState.ACTIVE:
-            return DpStatus.OK if now_ns < self._words[self._expiry] else DpStatus.EXPIRED
-        return DpStatus.FENCED if state == SlotState.FENCED else DpStatus.EXPIRED
+        if state == _ACTIVE:
+            return _OK if now_ns < self._words[self._expiry] else _EXPIRED
+        return DpStatus.FENCED if state == SlotState.FENCED else _EXPIRED
 
     def take_write(self, nonce: int) -> bool:
         """Note a WRITE that is about to be carried out; False if a later one was before it (D10)."""
@@ -81,16 +94,26 @@ class Lease:
         return True
 
     def count_read(self, length: int) -> None:
-        self._words[self._reads] += 1
-        self._words[self._bytes] += length
+        self._reads += 1
+        self._bytes += length
 
     def count_write(self, length: int) -> None:
-        self._words[self._writes] += 1
-        self._words[self._bytes] += length
+        self._writes += 1
+        self._bytes += length
 
     def count_reject(self) -> None:
         """An authentic question was answered with another status than OK."""
-        self._words[self._rejects] += 1
+        self._rejects += 1
+
+    def publish(self) -> None:
+        """Add what was counted since the last time to the slot, if it is still this lease's, and start from zero."""
+        if self.is_current():
+            for at, counted in zip(
+                self._counters, (self._reads, self._writes, self._bytes, self._rejects), strict=True
+            ):
+                self._words[at] += counted
+        self._reads = self._writes = self._bytes = self._rejects = 0
+        self.touched = False
 
 
 class Leases:
@@ -101,11 +124,23 @@ class Leases:
         self._slots = len(table) // SLOT.size
         self.words = table[: self._slots * SLOT.size].cast("Q")
         self._held: dict[bytes, Lease] = {}
+        self._touched: list[Lease] = []
 
     def find(self, lease_id: bytes) -> Lease | None:
         """Return the lease with this id, of whatever plane; None if there is none."""
         lease = self._held.get(lease_id)
-        return lease if lease is not None and lease.is_current() else self._look_up(lease_id)
+        if lease is None or self.words[lease.guard_at] != lease.guard:
+            lease = self._look_up(lease_id)
+        if lease is not None and not lease.touched:
+            lease.touched = True
+            self._touched.append(lease)
+        return lease
+
+    def publish(self) -> None:
+        """Show in the slots what was counted of each lease that was asked for since the last time."""
+        for lease in self._touched:
+            lease.publish()
+        self._touched.clear()
 
     def _look_up(self, lease_id: bytes) -> Lease | None:
         self._held.pop(lease_id, None)

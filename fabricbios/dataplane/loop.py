@@ -36,12 +36,12 @@ class Channel(NamedTuple):
         batch, respond = self.batch, self.responder.respond
         tally.begin_batch()
         n = batch.receive()
-        for b in range(n):
-            payload_len = respond(b, batch.length(b))
+        for b, length in enumerate(batch.lengths(n)):
+            payload_len = respond(b, length)
             if payload_len >= 0:
                 batch.queue(b, payload_len)
         tally.drops[DropReason.INTERNAL] += batch.flush()
-        tally.end_batch(n)
+        tally.end_batch()
         return n
 
 
@@ -55,4 +55,5 @@ def serve_until(control: int, channels: Sequence[Serves], tally: Tally) -> None:
         for _ in range(_ROUNDS):
             if not sum(channel.serve(tally) for channel in channels):
                 break
+        tally.publish()
     poller.close()

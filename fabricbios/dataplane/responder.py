@@ -17,12 +17,12 @@ from fabricbios.dataplane.counters import COUNTED_OPS, CountedOp, DropReason
 from fabricbios.dataplane.leases import Lease, Leases
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
-from fabricbios.model import DpAuth, DpOp, DpStatus
+from fabricbios.model import DpOp, DpStatus
 
-_QUESTION = struct.Struct(">16sQII16sQQI")
+_unpack = struct.Struct(">16sQII16sQQI").unpack_from
 """A buffer of batch.py: auth_tag, then magic .. flags as one number, payload_len, request_id, lease_id, nonce
 of the header, then the two parameters that READ, WRITE and their BLOCK forms begin with."""
-_ANSWER = struct.Struct(">QI")  # magic .. flags, payload_len; the rest of the header is the question's
+_pack_answer = struct.Struct(">QI").pack_into  # magic .. flags, payload_len; the rest of the header is the question's
 PAYLOAD = TAG_BYTES + HEAD_BYTES
 """Where a payload begins in a buffer."""
 _PARAMETERS_UNDER_HEADER_TAG = 12
@@ -63,23 +63,15 @@ def head_of(magic: bytes, op: DpOp) -> int:
     return int.from_bytes(magic + bytes((_VERSION, op, 0, 0)), "big")
 
 
-class _Row(NamedTuple):
-    """An operation as the path of a datagram wants it."""
-
-    counted: CountedOp
-    parameters: int
-    is_io: bool
-    names_lease: bool  # HELLO: its payload repeats the header's lease_id
-    under_header_tag: int
-    under_full_tag: int | None  # None: all
-    serve: Serve
-    answer: int
-    refuse: Refuse
-    refusal: int
+_Row = tuple[CountedOp, int, bool, bool, int, int | None, Serve, int, Refuse, int]
 
 
 def _row(magic: bytes, op: Operation) -> _Row:
-    return _Row(
+    """Return an operation as the path of a datagram wants it: a tuple to unpack, plain numbers, whole heads.
+
+    HELLO's payload repeats the header's lease_id. Under a full tag None stands for the whole payload.
+    """
+    return (
         COUNTED_OPS[op.question],
         op.parameters,
         op.is_io,
@@ -93,6 +85,15 @@ def _row(magic: bytes, op: Operation) -> _Row:
     )
 
 
+# Enum members cost a lookup each time they are named: on the path of a datagram they have names of their own.
+_MALFORMED, _UNKNOWN, _WRONG_PLANE, _BAD_TAG = (
+    DropReason.MALFORMED,
+    DropReason.UNKNOWN_LEASE,
+    DropReason.WRONG_PLANE,
+    DropReason.BAD_TAG,
+)
+
+
 class Responder:
     """Answers the datagrams in the buffers of `batch` out of `leases`; `clock` is CLOCK_BOOTTIME in ns."""
 
@@ -100,45 +101,44 @@ class Responder:
         self, server: PlaneServer, batch: Batch, leases: Leases, tally: Tally, clock: Callable[[], int]
     ) -> None:
         self._rows = {head_of(server.magic, op.question): _row(server.magic, op) for op in server.operations()}
-        self._plane, self._leases, self._tally, self._clock = server.plane, leases, tally, clock
+        tally.publish_also(leases.publish)
+        self._plane, self._find, self._tally, self._clock = server.plane, leases.find, tally, clock
         self._arena, self._view, self._limit = batch.arena, memoryview(batch.arena), batch.limit
 
     def respond(self, b: int, n: int) -> int:
         """Turn the datagram of n bytes in buffer b into its answer; return its payload's length, or -1 for none."""
         at = b * STRIDE
-        tag, head, payload_len, request_id, lease_id, nonce, first, second = _QUESTION.unpack_from(self._arena, at)
+        tag, head, payload_len, request_id, lease_id, nonce, first, second = _unpack(self._arena, at)
         row = self._rows.get(head)
         if row is None or payload_len + HEADER != n or n > self._limit or not nonce:
-            return self._tally.drop(DropReason.MALFORMED)
-        if payload_len < row.parameters or (row.is_io and not request_id):
-            return self._tally.drop(DropReason.MALFORMED)
-        if row.names_lease and self._arena[at + PAYLOAD : at + PAYLOAD + 16] != lease_id:
-            return self._tally.drop(DropReason.MALFORMED)
-        lease = self._leases.find(lease_id)
+            return self._tally.drop(_MALFORMED)
+        counted, parameters, is_io, names_lease, by_header, covered, serve, answer, refuse, refusal = row
+        if payload_len < parameters or (is_io and not request_id):
+            return self._tally.drop(_MALFORMED)
+        if names_lease and self._arena[at + PAYLOAD : at + PAYLOAD + 16] != lease_id:
+            return self._tally.drop(_MALFORMED)
+        lease = self._find(lease_id)
         if lease is None:
-            return self._tally.drop(DropReason.UNKNOWN_LEASE)
+            return self._tally.drop(_UNKNOWN)
         if lease.plane != self._plane:
-            return self._tally.drop(DropReason.WRONG_PLANE)
-        if not compare_digest(lease.tag(self._covered(row, lease, at, payload_len)), tag):
-            return self._tally.drop(DropReason.BAD_TAG)
+            return self._tally.drop(_WRONG_PLANE)
+        if not lease.has_own_tags:
+            covered = by_header
+        elif covered is None:
+            covered = payload_len
+        if not compare_digest(lease.tag(self._view[at + TAG_BYTES : at + PAYLOAD + covered]), tag):
+            return self._tally.drop(_BAD_TAG)
         reason = lease.window.take(nonce)
         if reason is not None:
             return self._tally.drop(reason)
-        self._tally.requests[row.counted] += 1
+        self._tally.requests[counted] += 1
         status = lease.status(self._clock())
         if status:
             lease.count_reject()
-            return self._seal(lease, at, row.refusal, row.refuse(at, status))
-        return self._seal(lease, at, row.answer, row.serve(lease, at, payload_len, nonce, first, second))
-
-    def _covered(self, row: _Row, lease: Lease, at: int, payload_len: int) -> memoryview:
-        """Return the M of a question (D10): the header without its tag, then what of the payload the mode covers."""
-        covered = row.under_header_tag if lease.auth == DpAuth.HMAC_HEADER else row.under_full_tag
-        return self._view[at + TAG_BYTES : at + PAYLOAD + (payload_len if covered is None else covered)]
-
-    def _seal(self, lease: Lease, at: int, head: int, payload_len: int) -> int:
-        """Finish an answer: its header, and its own tag where the mode has one; HMAC_HEADER repeats the question's."""
-        _ANSWER.pack_into(self._arena, at + TAG_BYTES, head, payload_len)
-        if lease.auth != DpAuth.HMAC_HEADER:
-            self._view[at : at + TAG_BYTES] = lease.tag(self._view[at + TAG_BYTES : at + PAYLOAD + payload_len])
-        return payload_len
+            head, length = refusal, refuse(at, status)
+        else:
+            head, length = answer, serve(lease, at, payload_len, nonce, first, second)
+        _pack_answer(self._arena, at + TAG_BYTES, head, length)
+        if lease.has_own_tags:  # HMAC_HEADER repeats the question's, which stands there
+            self._view[at : at + TAG_BYTES] = lease.tag(self._view[at + TAG_BYTES : at + PAYLOAD + length])
+        return length

@@ -63,7 +63,11 @@ SLOT = Layout(
         Field("plane", "u32", "enum Plane"),
         Field("rights", "u32", "READ 1, WRITE 2"),
         Field("auth", "u32", "DpAuth"),
-        Field("guard", "u32", "counts the uses of this slot: what was cached of another value is stale"),
+        Field(
+            "guard",
+            "u32",
+            "goes up when the slot is filled and when it is freed: what was cached of another value is stale",
+        ),
         Field("sip", "u64", "SipHash k0, k1", 2),
         Field("blake2s", "u32", "keyed BLAKE2s state after the key block (16-byte digest)", 8),
         # 128: HMAC-SHA256
@@ -231,7 +235,6 @@ class SlotTable:
 
     def _fill(self, slot: int, lease: SlotLease) -> None:
         keys = KeySchedule.of(lease.dp_key)
-        guard = (SLOT.get(self.buffer, slot * SLOT.size, "guard") + 1) & 0xFFFFFFFF
         record = SLOT.pack(
             state=SlotState.FREE,
             expiry_ns=lease.expires_ns,
@@ -245,20 +248,24 @@ class SlotTable:
             plane=lease.plane,
             rights=lease.rights,
             auth=lease.auth,
-            guard=guard,
+            guard=self._next_guard(slot),
             dp_key=lease.dp_key,
             **keys._asdict(),
         )
         self.buffer[slot * SLOT.size : (slot + 1) * SLOT.size] = record
 
     def _close(self, slot: int, now_ns: int) -> None:
-        """Free the slot and wipe its key; the guard stays, and the slot rests."""
+        """Free the slot, which then rests, and wipe its key."""
         self.set_state(slot, SlotState.FREE)
+        SLOT.set(self.buffer, slot * SLOT.size, "guard", self._next_guard(slot))
         for index in self._indexes:
             index.remove(self.get(slot, "lease_id"))
         for name in ("dp_key", "ipad", "opad", "blake2s", "sip"):
             SLOT.set(self.buffer, slot * SLOT.size, name, _WIPED[name])
         self._free.append((now_ns + QUARANTINE_NS, slot))
+
+    def _next_guard(self, slot: int) -> int:
+        return int(SLOT.get(self.buffer, slot * SLOT.size, "guard") + 1) & 0xFFFFFFFF
 
 
 _WIPED = {"dp_key": bytes(32), "ipad": (0,) * 8, "opad": (0,) * 8, "blake2s": (0,) * 8, "sip": (0, 0)}

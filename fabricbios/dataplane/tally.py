@@ -1,6 +1,8 @@
-"""The counters of one server process: plain numbers while a batch is worked on, published after it."""
+"""The counters of one server process: plain numbers while batches are worked on, published between them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from fabricbios.dataplane.counters import COUNTERS, DropReason
 
@@ -16,6 +18,7 @@ class Tally:
         self.statuses = list(COUNTERS.get(record, 0, "statuses"))
         self.bytes_read = COUNTERS.get(record, 0, "bytes_read")
         self.bytes_written = COUNTERS.get(record, 0, "bytes_written")
+        self._others: list[Callable[[], None]] = []
         self._words[self._batch_at] += self._words[self._batch_at] & 1
 
     def drop(self, reason: DropReason) -> int:
@@ -27,9 +30,18 @@ class Tally:
         """Say that leases may be in use from now on, before any slot is read."""
         self._words[self._batch_at] += 1
 
-    def end_batch(self, datagrams: int) -> None:
-        """Publish, and say that nothing that was read of a slot is in use any more."""
-        if datagrams:
-            for name in ("requests", "drops", "statuses", "bytes_read", "bytes_written"):
-                COUNTERS.set(self._record, 0, name, getattr(self, name))
+    def end_batch(self) -> None:
+        """Say that nothing that was read of a slot is in use any more."""
         self._words[self._batch_at] += 1
+
+    def publish_also(self, other: Callable[[], None]) -> None:
+        """Call `other` with each publish()."""
+        if other not in self._others:
+            self._others.append(other)
+
+    def publish(self) -> None:
+        """Show the counts to the daemon."""
+        for name in ("requests", "drops", "statuses", "bytes_read", "bytes_written"):
+            COUNTERS.set(self._record, 0, name, getattr(self, name))
+        for other in self._others:
+            other()

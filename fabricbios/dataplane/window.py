@@ -9,6 +9,8 @@ from __future__ import annotations
 from fabricbios.dataplane.counters import DropReason
 from fabricbios.dataplane.slots import SLOT, WINDOW
 
+_REPLAYED, _TOO_OLD = DropReason.REPLAYED, DropReason.TOO_OLD  # naming an enum member costs a lookup each time
+
 
 class Window:
     """`words` is the slot table as u64."""
@@ -25,17 +27,17 @@ class Window:
         words = self._words
         highest = words[self._highest]
         if nonce + WINDOW <= highest:
-            return DropReason.TOO_OLD
+            return _TOO_OLD
         at = self._first + (nonce >> 3 & 127)
         word, generation, bit = words[at], nonce >> 10, 1 << (nonce & 7)
         if word >> 8 == generation:
             if word & bit:
-                return DropReason.REPLAYED
+                return _REPLAYED
             words[at] = word | bit
         elif word >> 8 < generation:
             words[at] = generation << 8 | bit
         else:
-            return DropReason.TOO_OLD
+            return _TOO_OLD
         if nonce > highest:
             words[self._highest] = nonce
         return None

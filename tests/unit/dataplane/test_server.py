@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fbmu_rig import KEY, LEASE_ID, question, read, write
@@ -82,15 +82,17 @@ def ask(client: socket.socket, datagram: bytes) -> bytes:
     return client.recv(2048)
 
 
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so: counters are published between batches."""
+    deadline = time.monotonic() + 5
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def settle(served: Served, drops: int) -> dict[str, int]:
     """Return the drops once there are so many, or what there is after five seconds."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        counted = served.server.counters()["drops"]
-        if sum(counted.values()) >= drops:
-            break
-        time.sleep(0.01)
-    return {reason: n for reason, n in counted.items() if n}
+    until(lambda: sum(served.server.counters()["drops"].values()) >= drops)
+    return {reason: n for reason, n in served.server.counters()["drops"].items() if n}
 
 
 @pytest.mark.parametrize("family", HOSTS)
@@ -202,6 +204,7 @@ def test_a_killed_server_is_noticed_and_started_again_with_everything(served: Se
     served.bind()
     with served.client() as client:
         ask(client, write(0, b"kept", 1))
+        until(lambda: served.server.counters()["requests"]["write"] == 1)
         pid = served.server.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)

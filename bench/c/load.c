@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The bench's load: asks questions that were made beforehand and keeps so many of them outstanding.
+ *
+ * load HOST PORT FILE OUTSTANDING
+ *
+ * FILE is u32 count, u32 bytes (native), then count datagrams of that size, whose nonces (bytes 32-39, as in
+ * FBMU and FBBU) are 1 .. count in this order: what comes back says by its nonce which question it answers.
+ * Each is sent once. What was not answered within TIMEOUT_NS counts as lost. Prints one JSON object. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BATCH = 64, ROOM = 2048, NONCE_AT = 32, STATUS_AT = 56, TIMEOUT_US = 200000 };
+
+struct questions {
+	uint32_t count, bytes;
+	char datagrams[];
+};
+
+struct tally {
+	uint64_t answered, refused, lost;
+	uint32_t *latency; /* ns, one an answer */
+};
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static const struct questions *questions_in(const char *path)
+{
+	int fd = open(path, O_RDONLY);
+	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	void *at = size < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+
+	if (at == MAP_FAILED)
+		die(path);
+	return at;
+}
+
+static int connected(const char *host, int port)
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	int is_v4 = inet_pton(AF_INET, host, &v4.sin_addr), size = 4 << 20;
+	int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_DGRAM, 0);
+	struct timeval timeout = { .tv_usec = TIMEOUT_US };
+
+	if (!is_v4 && inet_pton(AF_INET6, host, &v6.sin6_addr) != 1)
+		die(host);
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	if (connect(fd, is_v4 ? (void *)&v4 : (void *)&v6, is_v4 ? sizeof(v4) : sizeof(v6)))
+		die("connect");
+	return fd;
+}
+
+/* Send up to `wanted` questions from number `next` on; return how many. */
+static uint32_t ask(int fd, const struct questions *q, uint32_t next, uint32_t wanted, uint64_t *sent_at)
+{
+	static struct iovec piece[BATCH];
+	static struct mmsghdr message[BATCH];
+	uint32_t n = 0;
+	uint64_t at = now();
+
+	for (; n < BATCH && n < wanted && next + n < q->count; n++) {
+		piece[n] = (struct iovec){ (char *)q->datagrams + (size_t)(next + n) * q->bytes, q->bytes };
+		message[n].msg_hdr = (struct msghdr){ .msg_iov = &piece[n], .msg_iovlen = 1 };
+		sent_at[next + n] = at;
+	}
+	for (uint32_t done = 0; done < n;) {
+		int more = sendmmsg(fd, message + done, n - done, 0);
+		done += more > 0 ? more : 1;
+	}
+	return n;
+}
+
+/* Take what answers are there, at least one unless time runs out; return how many, 0 after a time-out. */
+static int hear(int fd, struct tally *t, const struct questions *q, uint64_t *sent_at)
+{
+	static char room[BATCH][ROOM];
+	static struct iovec piece[BATCH];
+	static struct mmsghdr message[BATCH];
+	int counted = 0;
+
+	for (int i = 0; i < BATCH; i++) {
+		piece[i] = (struct iovec){ room[i], ROOM };
+		message[i].msg_hdr = (struct msghdr){ .msg_iov = &piece[i], .msg_iovlen = 1 };
+	}
+	int n = recvmmsg(fd, message, BATCH, MSG_WAITFORONE, NULL);
+	uint64_t at = now(), nonce;
+
+	for (int i = 0; i < n; i++) {
+		memcpy(&nonce, room[i] + NONCE_AT, sizeof(nonce));
+		uint64_t which = be64toh(nonce) - 1;
+		if (which >= q->count || !sent_at[which])
+			continue;
+		t->latency[t->answered++] = at - sent_at[which];
+		t->refused += message[i].msg_len > STATUS_AT && room[i][STATUS_AT];
+		sent_at[which] = 0;
+		counted++;
+	}
+	return n > 0 ? counted : 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void report(struct tally *t, double seconds)
+{
+	qsort(t->latency, t->answered, sizeof(*t->latency), by_value);
+	double p50 = t->answered ? t->latency[t->answered / 2] / 1e3 : 0;
+	double p99 = t->answered ? t->latency[t->answered * 99 / 100] / 1e3 : 0;
+
+	printf("{\"answered\": %lu, \"refused\": %lu, \"lost\": %lu, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+	       t->answered, t->refused, t->lost, seconds, p50, p99);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 5) {
+		fprintf(stderr, "load HOST PORT FILE OUTSTANDING\n");
+		return 2;
+	}
+	const struct questions *q = questions_in(argv[3]);
+	uint32_t limit = atoi(argv[4]), outstanding = 0, next = 0;
+	struct tally t = { .latency = calloc(q->count, sizeof(*t.latency)) };
+	uint64_t *sent_at = calloc(q->count, sizeof(*sent_at));
+	int fd = connected(argv[1], atoi(argv[2]));
+	uint64_t start = now();
+
+	if (!sent_at || !t.latency)
+		die("calloc");
+	while (next < q->count || outstanding) {
+		uint32_t asked = ask(fd, q, next, limit - outstanding, sent_at);
+
+		next += asked;
+		outstanding += asked;
+		int heard = hear(fd, &t, q, sent_at);
+		if (!heard && errno == EAGAIN) {
+			t.lost += outstanding;
+			outstanding = 0;
+		}
+		outstanding -= (uint32_t)heard < outstanding ? (uint32_t)heard : outstanding;
+	}
+	report(&t, (now() - start) / 1e9);
+	return 0;
+}
