@@ -114,7 +114,18 @@ class DatagramIo:
         self._timeout = timeout
         self._transfers.append(transfer)
         self._pump()
-        await transfer.wait()
+        try:
+            await transfer.wait()
+        finally:
+            self._forget(transfer)
+
+    def _forget(self, transfer: Transfer) -> None:
+        """Give the window back that a transfer still has when it failed or was cancelled."""
+        left = [nonce for nonce, piece in self._flying.items() if piece.transfer is transfer]
+        for nonce in left:
+            del self._flying[nonce]
+        if left and self._sock.fileno() >= 0:
+            self._pump()
 
     # -- sending ----------------------------------------------------------------------------
 
@@ -127,7 +138,8 @@ class DatagramIo:
                 break
             self._launch(piece, now)
         if self._flying and self._timer is None:
-            self._timer = self._loop.call_later(self._pace.wait, self._tick)
+            oldest = next(iter(self._flying.values()))
+            self._timer = self._loop.call_at(oldest.sent_at + self._pace.wait, self._tick)
 
     def _too_far(self) -> bool:
         oldest = next(iter(self._flying), self._nonce)

@@ -11,7 +11,7 @@ class Pace:
 
     def __init__(self, window: int) -> None:
         self.window = window
-        self.wait = 0.2
+        self.wait = 0.1
         self._largest = window
         self._mean = 0.0
         self._spread = 0.0

@@ -38,7 +38,7 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fabricbios-client", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fabricbios-client", daemon=True)
         self._thread.start()
 
     def wait(self, work: Coroutine[Any, Any, R]) -> R:
@@ -57,6 +57,11 @@ class Loop:
         """End the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
 
