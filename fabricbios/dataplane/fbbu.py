@@ -25,7 +25,7 @@ from fabricbios.dataplane.leases import Lease
 from fabricbios.dataplane.responder import PAYLOAD, Operation, Responder
 from fabricbios.dataplane.slots import Extent, Plane
 from fabricbios.dataplane.tally import Tally
-from fabricbios.model import BLOCK_SIZE, DpOp, DpStatus, Perm
+from fabricbios.model import BLOCK_SIZE, DpOp, DpStatus
 
 _HELLO_ACK = struct.Struct(">B3xIQI")
 _READ_RESP = struct.Struct(">B3xI")
@@ -172,7 +172,7 @@ class Fbbu:
     def _may_read(self, lease: Lease, index: int, count: int) -> DpStatus:
         if not 0 < count <= self._most(lease.max_read, self._longest_read):
             return DpStatus.BAD_LENGTH
-        if not lease.rights & Perm.READ or (index + count) * BLOCK_SIZE > lease.length:
+        if (index + count) * BLOCK_SIZE > lease.readable:
             return DpStatus.OUT_OF_RANGE
         return DpStatus.INTERNAL if lease in self._broken else DpStatus.OK
 
@@ -181,7 +181,7 @@ class Fbbu:
             return DpStatus.BAD_LENGTH
         if payload_len != _WRITE_HEAD + count * BLOCK_SIZE:
             return DpStatus.BAD_LENGTH
-        if not lease.rights & Perm.WRITE or (index + count) * BLOCK_SIZE > lease.length:
+        if (index + count) * BLOCK_SIZE > lease.writable:
             return DpStatus.OUT_OF_RANGE
         if not lease.take_write(nonce):
             return DpStatus.STALE_WRITE
@@ -221,11 +221,11 @@ class BlockChannel(NamedTuple):
         batch, respond = self.batch, self.responder.respond
         tally.begin_batch()
         n = batch.receive()
-        lengths = [respond(b, batch.length(b)) for b in range(n)]
+        answers = [respond(b, length) for b, length in enumerate(batch.lengths(n))]
         unsafe = self.server.settle()
-        for b, payload_len in enumerate(lengths):
+        for b, payload_len in enumerate(answers):
             if payload_len >= 0 and b not in unsafe:
                 batch.queue(b, payload_len)
         tally.drops[DropReason.INTERNAL] += len(unsafe) + batch.flush()
-        tally.end_batch(n)
+        tally.end_batch()
         return n

@@ -191,6 +191,7 @@ def test_requests_bytes_and_statuses_are_counted(rig: FbbuRig) -> None:
     rig.ask(write_block(0, ONE * 2, 1))
     rig.ask(read_block(0, 1, 2))
     rig.ask(read_block(99, 1, 3))
+    rig.tally.publish()
     assert (rig.asked(CountedOp.READ), rig.asked(CountedOp.WRITE)) == (2, 1)
     assert (rig.tally.bytes_read, rig.tally.bytes_written) == (BLOCK_SIZE, 2 * BLOCK_SIZE)
     assert rig.table.counters(slot) == (1, 1, 3 * BLOCK_SIZE, 1)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import require
+from facilities import require
 
 from fabricbios.errors import ConfigError
 from fabricbios.hw import backing
