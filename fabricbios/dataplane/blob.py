@@ -9,7 +9,6 @@ import base64
 import json
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from fabricbios.dataplane.xdp_layout import BPF_DIR

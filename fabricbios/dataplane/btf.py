@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _HEADER = struct.Struct("<HBBIIIII")  # magic, version, flags, header length, types at, length, strings at, length
-_INT, _ARRAY, _STRUCT, _UNION, _ENUM, _FUNC_PROTO, _VAR, _DATASEC, _DECL_TAG, _ENUM64 = 1, 3, 4, 5, 6, 13, 14, 15, 17, 19
+_INT, _ARRAY, _STRUCT, _UNION, _ENUM = 1, 3, 4, 5, 6
+_FUNC_PROTO, _VAR, _DATASEC, _DECL_TAG, _ENUM64 = 13, 14, 15, 17, 19
 _BYTES_A_MEMBER = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
 _BYTES_AFTER = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
 _ONE_BYTE = struct.pack("<IIII", 0, _INT << 24, 1, 8)

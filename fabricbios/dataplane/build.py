@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import Symbol
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import Symbol, SymbolTableSection
 
 from fabricbios.dataplane.blob import BLOB_FILE, Blob, MapUse
 from fabricbios.dataplane.btf import btf_string, without_datasecs
@@ -42,14 +43,14 @@ class Relocation(NamedTuple):
     symbol: Symbol
 
 
-def compile_object(target: Path) -> str:
-    """Compile SOURCE into `target`; return the version of the clang that did. OSError without one."""
+def compile_object(target: Path, source: Path = SOURCE, *flags: str) -> str:
+    """Compile into `target`; return the version of the clang that did. FileNotFoundError without one."""
     clang = next((name for name in CLANGS if _version(name)), None)
     if clang is None:
         raise FileNotFoundError(f"none of {', '.join(CLANGS)} is installed")
     include = f"/usr/include/{platform.machine()}-linux-gnu"
-    command = [clang, *_FLAGS, f"-I{include}", "-c", SOURCE.name, "-o", str(target)]
-    subprocess.run(command, cwd=SOURCE.parent, check=True)
+    command = [clang, *_FLAGS, *flags, f"-I{include}", "-I.", "-c", str(source), "-o", str(target)]
+    subprocess.run(command, cwd=BPF_DIR, check=True)
     return _version(clang)
 
 
@@ -66,18 +67,23 @@ def link(path: Path, clang: str) -> Blob:
     """Put the entry and all functions it calls behind each other; collect what is left for the loader."""
     with path.open("rb") as stream:
         elf = ELFFile(stream)
-        entry = bytearray(elf.get_section_by_name("xdp").data())
-        called = bytearray(elf.get_section_by_name(_TEXT).data())
-        sections = {elf.get_section_index(name): name for name in (_TEXT, ".maps", ".rodata")}
+        entry, called = bytearray(_data(elf, "xdp")), bytearray(_data(elf, _TEXT))
+        sections = {elf.get_section_index(name) or 0: name for name in (_TEXT, ".maps", ".rodata")}
         uses: list[MapUse] = []
         for name, code, base in (("xdp", entry, 0), (_TEXT, called, len(entry))):
             for relocation in _relocations(elf, name):
                 uses += _resolve(code, base, relocation, sections, len(entry))
-        rodata = elf.get_section_by_name(".rodata").data()
-        btf = elf.get_section_by_name(".BTF").data()
-        functions = _functions(elf.get_section_by_name(".BTF.ext").data(), btf, {"xdp": 0, _TEXT: len(entry) // 8})
-    code = bytes(entry + called)
-    return Blob(code, tuple(uses), functions, without_datasecs(btf), len(rodata), sources_digest(), clang)
+        btf = _data(elf, ".BTF")
+        functions = _functions(_data(elf, ".BTF.ext"), btf, {"xdp": 0, _TEXT: len(entry) // 8})
+        size = len(_data(elf, ".rodata"))
+    return Blob(bytes(entry + called), tuple(uses), functions, without_datasecs(btf), size, sources_digest(), clang)
+
+
+def _data(elf: ELFFile, section: str) -> bytes:
+    found = elf.get_section_by_name(section)
+    if found is None:
+        raise ValueError(f"the object has no section {section}")
+    return bytes(found.data())
 
 
 def _functions(ext: bytes, btf: bytes, first: dict[str, int]) -> bytes:
@@ -96,9 +102,8 @@ def _functions(ext: bytes, btf: bytes, first: dict[str, int]) -> bytes:
 
 
 def _relocations(elf: ELFFile, section: str) -> Iterator[Relocation]:
-    symbols = elf.get_section_by_name(".symtab")
-    table = elf.get_section_by_name(".rel" + section)
-    if table is not None:
+    symbols, table = elf.get_section_by_name(".symtab"), elf.get_section_by_name(".rel" + section)
+    if isinstance(symbols, SymbolTableSection) and isinstance(table, RelocationSection):
         for entry in table.iter_relocations():
             yield Relocation(entry["r_offset"], symbols.get_symbol(entry["r_info_sym"]))
 
@@ -139,7 +144,7 @@ def build() -> Blob:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the shipped BPF programs.")
-    parser.add_argument("--check", action="store_true", help="compare with the shipped blob, write nothing but the header")
+    parser.add_argument("--check", action="store_true", help="compare with the shipped blob only")
     wants_check = parser.parse_args().check
     text = build().to_text()
     if not wants_check:
@@ -147,7 +152,7 @@ def main() -> int:
         return 0
     if BLOB_FILE.read_text() == text:
         return 0
-    print(f"{BLOB_FILE.name} is not what these sources give: run `python -m fabricbios.dataplane.build`", file=sys.stderr)
+    print(f"{BLOB_FILE.name} is stale: run `python -m fabricbios.dataplane.build`", file=sys.stderr)
     return 1
 
 

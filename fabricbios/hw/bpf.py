@@ -26,6 +26,7 @@ from fabricbios.errors import Unsupported
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _libc = ctypes.CDLL(None, use_errno=True)
+_BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 _LOG_SIZE, _LOG_TAIL = 1 << 22, 2000
 _LOG_LEVEL = 1 | 4  # BPF_LOG_LEVEL1 | BPF_LOG_STATS
 _FUNC_INFO = 8  # sizeof(struct bpf_func_info)
@@ -195,7 +196,7 @@ def prog_load(program: Program) -> int:
     except OSError as refused:
         if refused.errno not in (errno.EACCES, errno.EINVAL, errno.E2BIG):
             raise
-    log = ctypes.create_string_buffer(_LOG_SIZE)  # a second try for the log: it costs, and the first nearly always holds
+    log = ctypes.create_string_buffer(_LOG_SIZE)  # it costs, so the first try went without
     try:
         return _prog_load(program, log)
     except OSError as e:
@@ -303,7 +304,7 @@ class TestRun(NamedTuple):
 _TEST = struct.Struct("<IIIIQQIIIIQQIII4x")  # attr.test
 
 
-def test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> TestRun:
+def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> TestRun:
     """Run an XDP program on a packet that no interface sees (BPF_PROG_TEST_RUN); it sees all maps as ever."""
     source, out = _buffer(packet), ctypes.create_string_buffer(mmap.PAGESIZE)
     values = (prog_fd, 0, len(packet), len(out), _address(source), _address(out), repeat, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -311,6 +312,14 @@ def test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> TestRun:
     bpf(Cmd.PROG_TEST_RUN, attr)
     done = _TEST.unpack(attr.raw)
     return TestRun(done[1], done[7], out.raw[: done[3]])
+
+
+def is_bpffs(path: Path) -> bool:
+    """Say whether a BPF file system is mounted there (statfs(2); Python's statvfs does not tell the type)."""
+    out = ctypes.create_string_buffer(256)
+    if _libc.statfs(bytes(path), out) != 0:
+        return False
+    return int(struct.unpack_from("<q", out.raw)[0]) == _BPF_FS_MAGIC
 
 
 def possible_cpus() -> int:

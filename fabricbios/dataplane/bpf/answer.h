@@ -47,8 +47,11 @@ static __always_inline int write_payload(__u32 *payload, void *end, const struct
 	return 0;
 }
 
-static __always_inline int write_heads(struct xdp_md *ctx, const struct lease_slot *slot, const struct question *q)
+/* Write the whole answer but for a READ's data, the tag and the checksum over both. */
+__noinline int write_heads(struct xdp_md *ctx, const struct lease_slot *slot, const struct question *q)
 {
+	if (!slot || !q)
+		return -1;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 at = q->place.at & OFFSET_MASK;
 	struct dp_header *h = data + at;
@@ -68,25 +71,44 @@ static __always_inline int copy_question(struct xdp_md *ctx, const struct lease_
 	return copy_leased(ctx, slot->base + q->offset, q->length, q->place.at + HEADER + head, way);
 }
 
+/* Put the tag where the header has it. */
+__noinline int put_tag(struct xdp_md *ctx, const struct tagging *t)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 *tag;
+
+	if (!t)
+		return -1;
+	tag = data + (t->at & OFFSET_MASK);
+	if ((void *)tag + HEADER > end)
+		return -1;
+	tag[SIGNED_HEADER / 8] = t->tag[0];
+	tag[SIGNED_HEADER / 8 + 1] = t->tag[1];
+	return 0;
+}
+
+/* 0 if the tag in the header is this one; the time it takes does not depend on where they differ. */
+__noinline int compare_tag(struct xdp_md *ctx, const struct tagging *t)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 *tag, difference;
+
+	if (!t)
+		return -1;
+	tag = data + (t->at & OFFSET_MASK);
+	if ((void *)tag + HEADER > end)
+		return -1;
+	difference = (tag[SIGNED_HEADER / 8] ^ t->tag[0]) | (tag[SIGNED_HEADER / 8 + 1] ^ t->tag[1]);
+	return difference ? -1 : 0;
+}
+
 /* The FULL modes give an answer its own tag; HMAC_HEADER repeats the question's, which stands there already. */
 static __always_inline int write_tag(struct xdp_md *ctx, const struct lease_slot *slot, struct question *q)
 {
-	void *data, *end;
-	__u64 at = q->place.at & OFFSET_MASK, *tag;
-
 	if (slot->auth == DP_AUTH_HMAC_HEADER)
 		return 0;
 	q->tagging.covered = q->answer;
-	if (tag_make(ctx, slot, &q->tagging))
-		return -1;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	tag = data + at + SIGNED_HEADER;
-	if ((void *)(tag + 2) > end)
-		return -1;
-	tag[0] = q->tagging.tag[0];
-	tag[1] = q->tagging.tag[1];
-	return 0;
+	return tag_make(ctx, slot, &q->tagging) ? -1 : put_tag(ctx, &q->tagging);
 }
 
 /* Bytes by which the answer's frame is longer than the question's. */

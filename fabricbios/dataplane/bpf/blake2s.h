@@ -18,7 +18,7 @@
 		d = BLAKE_ROR(d ^ a, 8);            \
 		c += d;                             \
 		b = BLAKE_ROR(b ^ c, 7);            \
-		asm volatile("" ::: "memory");      \
+		asm volatile("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d) : : "memory"); \
 	}
 
 #define BLAKE_ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf) \
@@ -40,7 +40,9 @@ __noinline int blake2s_block(struct hash_state *s, const struct hash_block *bloc
 	if (!s || !block)
 		return -1;
 	__u32 *state = s->word;
-	const __u32 *m = block->word;
+	struct hash_block own = *block;
+	__u32 *m = own.word;
+	asm volatile("" ::"r"(m) : "memory");
 	__u32 v0 = state[0], v1 = state[1], v2 = state[2], v3 = state[3];
 	__u32 v4 = state[4], v5 = state[5], v6 = state[6], v7 = state[7];
 	__u32 v8 = 0x6a09e667, v9 = 0xbb67ae85, v10 = 0x3c6ef372, v11 = 0xa54ff53a;

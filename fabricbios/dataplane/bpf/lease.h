@@ -11,19 +11,20 @@
 #define INDEX_EMPTY 0
 #define INDEX_FIRST 2
 
+/* A slot that is free may still hold the id: its lease has another one since it was given another key. */
 static __always_inline struct lease_slot *slot_with(__u32 number, __u64 high, __u64 low)
 {
 	struct lease_slot *slot = bpf_map_lookup_elem(&slots, &number);
 	__u64 *id;
 
-	if (!slot)
+	if (!slot || *(volatile __u64 *)&slot->state == SLOT_STATE_FREE)
 		return 0;
 	id = (__u64 *)slot->lease_id;
 	return id[0] == high && id[1] == low ? slot : 0;
 }
 
-/* Find the slot of a lease: SlotIndex.find of index.py. `id` is two words as they lie in the datagram. */
-static __always_inline struct lease_slot *lease_find(const __u64 *id)
+/* Find the slot of a lease, and its number: SlotIndex.find of index.py. `id` is two words as in the datagram. */
+static __always_inline struct lease_slot *lease_find(const __u64 *id, __u32 *number)
 {
 	__u64 high = id[0], low = id[1], mask = config.index_mask;
 	__u64 at = ((bpf_be64_to_cpu(high) ^ bpf_be64_to_cpu(low)) * INDEX_SPREAD) >> config.index_shift;
@@ -42,7 +43,8 @@ static __always_inline struct lease_slot *lease_find(const __u64 *id)
 		entry = *(volatile __u32 *)(entries + here);
 		if (entry == INDEX_EMPTY)
 			return 0;
-		slot = slot_with(entry - INDEX_FIRST, high, low);
+		*number = entry - INDEX_FIRST;
+		slot = slot_with(*number, high, low);
 		if (slot)
 			return slot;
 	}

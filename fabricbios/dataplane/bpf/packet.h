@@ -243,8 +243,10 @@ static __always_inline __u64 pseudo_v6(const struct ipv6hdr *ip, __u32 carried)
 }
 
 /* Give an IPv6 answer the UDP checksum it must have; IPv4's may be absent. */
-static __always_inline int answer_checksum(struct xdp_md *ctx, const struct place *p, __u32 payload)
+__noinline int answer_checksum(struct xdp_md *ctx, const struct place *p, __u32 payload)
 {
+	if (!p)
+		return -1;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 at = udp_offset(p);
 	struct ipv6hdr *ip = data + (p->ip & OFFSET_MASK);

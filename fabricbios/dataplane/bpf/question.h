@@ -3,18 +3,26 @@
 #ifndef FABRICBIOS_QUESTION_H
 #define FABRICBIOS_QUESTION_H
 
+#include "lease.h"
 #include "packet.h"
 #include "protocol.h"
 #include "tag.h"
 
+#define NOT_OURS -1
 #define MAGIC_FBMU bpf_htonl(0x46424d55)
 #define MAGIC_FBBU bpf_htonl(0x46424255)
 
+/*
+ * Filled step by step. Each step is a global function, which the verifier walks once and which has a stack frame of
+ * its own only while it runs.
+ */
 struct question {
 	struct place place;
 	struct tagging tagging;
 	__u64 nonce;
 	__u64 offset;
+	__u32 plane;
+	__u32 slot;
 	__u32 payload_len;
 	__u32 op;
 	__u32 length; /* of the data it is about */
@@ -50,26 +58,17 @@ static __always_inline int header_is_sound(const struct dp_header *h, const stru
 	return q->nonce && (h->request_id || !is_io(q->op));
 }
 
-/* Read the header; 0 if the datagram is one of `magic`'s protocol and holds what its op needs. */
-static __always_inline int read_header(void *data, void *end, struct question *q, __u32 magic)
+static __always_inline void read_header(const struct dp_header *h, struct question *q)
 {
-	__u64 at = q->place.at & OFFSET_MASK;
-	struct dp_header *h = data + at;
-
-	if ((void *)(h + 1) > end)
-		return -1;
 	q->op = h->op;
 	q->payload_len = bpf_ntohl(h->payload_len);
 	q->nonce = bpf_be64_to_cpu(h->nonce);
-	return header_is_sound(h, q, magic) ? 0 : -1;
 }
 
 /* Read offset and length of READ and WRITE; -1 for a HELLO for another lease. */
-static __always_inline int read_params(void *data, void *end, struct question *q)
+static __always_inline int read_params(const struct dp_header *h, void *end, struct question *q)
 {
-	__u64 at = q->place.at & OFFSET_MASK;
-	struct dp_header *h = data + at;
-	__u64 *id = (__u64 *)h->lease_id, *param = (__u64 *)(h + 1);
+	const __u64 *id = (const __u64 *)h->lease_id, *param = (const __u64 *)(h + 1);
 
 	if (is_io(q->op)) {
 		if ((void *)param + PARAMS > end)
@@ -82,6 +81,41 @@ static __always_inline int read_params(void *data, void *end, struct question *q
 		return param[0] == id[0] && param[1] == id[1] ? 0 : -1;
 	}
 	return 0;
+}
+
+/*
+ * D10's first two checks, header and lease. Returns 0, an enum drop plus one, or NOT_OURS for frames of others. The
+ * place is forgotten before it is used: it has four values, which need not be four ways through all that follows.
+ */
+__noinline int read_question(struct xdp_md *ctx, struct question *q)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct lease_slot *slot;
+	struct dp_header *h;
+	__u64 at;
+	int found;
+
+	if (!q)
+		return NOT_OURS;
+	found = parse(data, end, &q->place);
+	if (found == PARSED_OTHER)
+		return NOT_OURS;
+	if (found != PARSED_OURS)
+		return 1 + (found == PARSED_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
+	at = q->place.at;
+	FORGET(at);
+	h = data + (at & OFFSET_MASK);
+	if ((void *)(h + 1) > end)
+		return 1 + DROP_MALFORMED;
+	q->tagging.at = at;
+	q->plane = q->place.port == config.fbmu_port ? PLANE_FBMU : PLANE_FBBU;
+	read_header(h, q);
+	if (!header_is_sound(h, q, q->plane == PLANE_FBMU ? MAGIC_FBMU : MAGIC_FBBU) || read_params(h, end, q))
+		return 1 + DROP_MALFORMED;
+	slot = lease_find((__u64 *)h->lease_id, &q->slot);
+	if (!slot)
+		return 1 + DROP_UNKNOWN_LEASE;
+	return slot->plane == q->plane ? 0 : 1 + DROP_WRONG_PLANE;
 }
 
 /* Payload bytes under the tag of a question: its parameters, and in the FULL modes a WRITE's data. */
@@ -142,6 +176,16 @@ static __always_inline __u32 answer_size(const struct question *q)
 	default:
 		return STATUS_SIZE;
 	}
+}
+
+/* State, length, rights and range: what the answer will say and how long it is, before the nonce is taken. */
+__noinline int judge_question(const struct lease_slot *slot, struct question *q)
+{
+	if (!slot || !q)
+		return -1;
+	q->status = judge(slot, q);
+	q->answer = answer_size(q);
+	return 0;
 }
 
 #endif

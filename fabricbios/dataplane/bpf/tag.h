@@ -19,15 +19,13 @@
 #define MAX_BLOCKS 24 /* 40 + MAX_PAYLOAD bytes, and the 9 that SHA-256 adds */
 
 struct tagging {
-	struct hash_block block;
-	struct hash_state state;
 	__u64 tag[2]; /* in memory order */
 	__u32 at; /* where the header starts in the packet */
 	__u32 covered; /* payload bytes under the tag */
 };
 
 /* Fill the block with the header's 40 bytes and up to 24 of the payload. */
-static __noinline int tag_first_block(struct xdp_md *ctx, struct tagging *t)
+static __noinline int tag_first_block(struct xdp_md *ctx, const struct tagging *t, struct hash_block *block)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 at = t->at & OFFSET_MASK, take = t->covered;
@@ -36,24 +34,24 @@ static __noinline int tag_first_block(struct xdp_md *ctx, struct tagging *t)
 	if ((void *)header + HEADER > end)
 		return -1;
 	for (int i = 0; i < SIGNED_HEADER / 4; i++)
-		t->block.word[i] = header[i];
+		block->word[i] = header[i];
 	for (int i = SIGNED_HEADER / 4; i < BLOCK / 4; i++)
-		t->block.word[i] = 0;
+		block->word[i] = 0;
 	if (!take)
 		return 0;
 	if (take > FIRST_TAKE)
 		take = FIRST_TAKE;
 	BOUND(take, 32);
-	return bpf_xdp_load_bytes(ctx, at + HEADER, &t->block.word[SIGNED_HEADER / 4], take);
+	return bpf_xdp_load_bytes(ctx, at + HEADER, &block->word[SIGNED_HEADER / 4], take);
 }
 
 /* Fill the block with up to 64 payload bytes that start at `from`; none are left where SHA-256 needs one more. */
-static __noinline int tag_next_block(struct xdp_md *ctx, struct tagging *t, __u32 from)
+static __noinline int tag_next_block(struct xdp_md *ctx, const struct tagging *t, struct hash_block *block, __u32 from)
 {
 	__u64 at = t->at & OFFSET_MASK, take = 0;
 
 	for (int i = 0; i < BLOCK / 4; i++)
-		t->block.word[i] = 0;
+		block->word[i] = 0;
 	if (from < t->covered)
 		take = t->covered - from;
 	if (!take)
@@ -61,12 +59,12 @@ static __noinline int tag_next_block(struct xdp_md *ctx, struct tagging *t, __u3
 	if (take > BLOCK)
 		take = BLOCK;
 	BOUND(take, BLOCK);
-	return bpf_xdp_load_bytes(ctx, at + HEADER + from, &t->block, take);
+	return bpf_xdp_load_bytes(ctx, at + HEADER + from, block, take);
 }
 
-static __always_inline int tag_block(struct xdp_md *ctx, struct tagging *t, __u32 i)
+static __always_inline int tag_block(struct xdp_md *ctx, const struct tagging *t, struct hash_block *block, __u32 i)
 {
-	return i ? tag_next_block(ctx, t, i * BLOCK - SIGNED_HEADER) : tag_first_block(ctx, t);
+	return i ? tag_next_block(ctx, t, block, i * BLOCK - SIGNED_HEADER) : tag_first_block(ctx, t, block);
 }
 
 static __always_inline void swap_words(__u32 *words, int count)
@@ -76,67 +74,74 @@ static __always_inline void swap_words(__u32 *words, int count)
 }
 
 /* The outer hash: one block of the inner digest, which has 32 bytes. */
-static __always_inline void hmac_finish(const struct lease_slot *slot, struct tagging *t)
+static __always_inline void hmac_finish(const struct lease_slot *slot, struct tagging *t, struct hash_state *state,
+					struct hash_block *block)
 {
 	for (int i = 0; i < 8; i++) {
-		t->block.word[i] = t->state.word[i];
-		t->state.word[i] = slot->opad[i];
+		block->word[i] = state->word[i];
+		state->word[i] = slot->opad[i];
 	}
-	t->block.word[8] = 0x80000000;
+	block->word[8] = 0x80000000;
 	for (int i = 9; i < 15; i++)
-		t->block.word[i] = 0;
-	t->block.word[15] = (BLOCK + 32) * 8;
-	sha256_block(&t->state, &t->block);
-	swap_words(t->state.word, 4);
-	t->tag[0] = (__u64)t->state.word[1] << 32 | t->state.word[0];
-	t->tag[1] = (__u64)t->state.word[3] << 32 | t->state.word[2];
+		block->word[i] = 0;
+	block->word[15] = (BLOCK + 32) * 8;
+	sha256_block(state, block);
+	swap_words(state->word, 4);
+	t->tag[0] = (__u64)state->word[1] << 32 | state->word[0];
+	t->tag[1] = (__u64)state->word[3] << 32 | state->word[2];
 }
 
 __noinline int tag_hmac(struct xdp_md *ctx, const struct lease_slot *slot, struct tagging *t)
 {
+	struct hash_state state;
+	struct hash_block block;
+
 	if (!slot || !t)
 		return -1;
 	__u32 length = SIGNED_HEADER + t->covered, blocks = (length + 9 + BLOCK - 1) / BLOCK;
 
 	for (int i = 0; i < 8; i++)
-		t->state.word[i] = slot->ipad[i];
+		state.word[i] = slot->ipad[i];
 	for (__u32 i = 0; i < MAX_BLOCKS; i++) {
 		__u32 mark = length - i * BLOCK;
 
 		if (i >= blocks)
 			break;
-		if (tag_block(ctx, t, i))
+		if (tag_block(ctx, t, &block, i))
 			return -1;
 		if (mark < BLOCK)
-			((__u8 *)&t->block)[mark] = 0x80;
-		swap_words(t->block.word, 16);
+			((__u8 *)&block)[mark] = 0x80;
+		swap_words(block.word, 16);
 		if (i + 1 == blocks)
-			t->block.word[15] = (BLOCK + length) * 8;
-		sha256_block(&t->state, &t->block);
+			block.word[15] = (BLOCK + length) * 8;
+		sha256_block(&state, &block);
 	}
-	hmac_finish(slot, t);
+	hmac_finish(slot, t, &state, &block);
 	return 0;
 }
 
 __noinline int tag_blake2s(struct xdp_md *ctx, const struct lease_slot *slot, struct tagging *t)
 {
+	struct hash_state state;
+	struct hash_block block;
+
 	if (!slot || !t)
 		return -1;
 	__u32 length = SIGNED_HEADER + t->covered, blocks = (length + BLOCK - 1) / BLOCK;
 
 	for (int i = 0; i < 8; i++)
-		t->state.word[i] = slot->blake2s[i];
+		state.word[i] = slot->blake2s[i];
 	for (__u32 i = 0; i < MAX_BLOCKS; i++) {
 		__u32 last = i + 1 == blocks, counted = last ? length : (i + 1) * BLOCK;
 
 		if (i >= blocks)
 			break;
-		if (tag_block(ctx, t, i))
+		if (tag_block(ctx, t, &block, i))
 			return -1;
-		blake2s_block(&t->state, &t->block, BLOCK + counted, -last);
+		blake2s_block(&state, &block, BLOCK + counted, -last);
 	}
-	t->tag[0] = (__u64)t->state.word[1] << 32 | t->state.word[0];
-	t->tag[1] = (__u64)t->state.word[3] << 32 | t->state.word[2];
+	t->tag[0] = (__u64)state.word[1] << 32 | state.word[0];
+	t->tag[1] = (__u64)state.word[3] << 32 | state.word[2];
 	return 0;
 }
 

@@ -49,8 +49,10 @@ static __always_inline void window_raise(struct lease_slot *slot, __u64 nonce)
 }
 
 /* Take the nonce, so that no CPU takes it again. */
-static __noinline int window_take(struct lease_slot *slot, __u64 nonce)
+__noinline int window_take(struct lease_slot *slot, __u64 nonce)
 {
+	if (!slot)
+		return NONCE_REPLAYED;
 	__u64 *at = window_word(slot, nonce), generation = nonce >> 10, bit = 1ull << (nonce & 7);
 
 #pragma clang loop unroll(full)
