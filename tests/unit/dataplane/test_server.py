@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from fbmu_rig import KEY, LEASE_ID, question, read, write
 
+from fabricbios.dataplane.counters import COUNTERS
 from fabricbios.dataplane.endpoints import Listener
 from fabricbios.dataplane.memory import EXTENT, SLOT_STEP, MemoryPlane
 from fabricbios.dataplane.server import ServerProcess
@@ -166,6 +167,7 @@ def test_a_lease_that_ended_while_the_server_was_stopped_is_refused(served: Serv
     served.bind()
     with served.client() as client:
         ask(client, write(0, b"mine", 1))
+        until(lambda: served.server.counters()["requests"]["write"] == 1)  # and is at rest
         os.kill(served.server.pid or 0, signal.SIGSTOP)
         client.send(write(0, b"late", 2))
         client.send(read(0, 4, 3))
@@ -174,6 +176,21 @@ def test_a_lease_that_ended_while_the_server_was_stopped_is_refused(served: Serv
         os.kill(served.server.pid or 0, signal.SIGCONT)
         assert [client.recv(2048)[56] for _ in range(2)] == [DpStatus.EXPIRED] * 2
     assert not any(served.memory.view)
+
+
+def test_bytes_are_held_while_the_server_is_stopped_in_the_middle_of_a_batch(served: Served) -> None:
+    """What it had checked it may yet write: the lease cannot end before that is ruled out."""
+    served.bind()
+    served.plane.write(LEASE_ID, 0, b"held")
+    counters = served.server._counters.buffer
+    os.kill(served.server.pid or 0, signal.SIGSTOP)
+    COUNTERS.set(counters, 0, "batch", 1)
+    with pytest.raises(OSError, match="stuck in a batch"):
+        served.plane.undo(SLOT_STEP, served.lease)
+    assert bytes(served.memory.view[:4]) == b"held"
+    COUNTERS.set(counters, 0, "batch", 2)
+    served.plane.undo(SLOT_STEP, served.lease)
+    os.kill(served.server.pid or 0, signal.SIGCONT)
 
 
 def test_an_answer_in_the_making_is_waited_for(served: Served) -> None:
