@@ -102,7 +102,7 @@ class World:
         """Begin with a few leases in place, before luck turns."""
         for client in CLIENTS:
             if self.rng.random() < 0.7:
-                params = LeaseAllocParams(self.rng.choice((10, 60)), self.rng.choice((0, 20)), _MEM, PAGE)
+                params = LeaseAllocParams(self.rng.choice((5, 60)), self.rng.choice((0, 20)), _MEM, PAGE)
                 self.send(client, Op.LEASE_ALLOC, params.pack())
         self.settle()
         self.fails = self.rng.choice((0.0, 0.05, 0.25))
@@ -121,7 +121,7 @@ class World:
         elif luck < 0.88:
             self.land()
         elif luck < 0.96:
-            self.wait(self.rng.choice((0.01, 0.1, 0.3, 1, 8)))
+            self.wait(self.rng.choice((1, 8) if self.sick else (0.01, 0.1, 0.3, 1, 8)))
         elif luck < 0.98:
             self.sick = not self.sick
         else:
@@ -248,7 +248,9 @@ class World:
         held = {lease.spec.lease_id: lease for lease in self.node.leases() if lease.state is not LeaseState.FREE}
         assert set(self.plane.held) <= set(held), "something is held for a lease that is over"
         assert not self.freed & set(self.plane.held), "something is held after FREE was answered"
-        assert sum(lease.spec.size for lease in held.values()) <= self.plane.capacity, "more is granted than there is"
+        # An end that could not be recorded comes back after a kill, beside what was granted since: it holds nothing.
+        real = [lease for lease_id, lease in held.items() if not lease.ending or lease_id in self.plane.held]
+        assert sum(lease.spec.size for lease in real) <= self.plane.capacity, "more is granted than there is"
         for lease_id, holding in self.plane.held.items():
             if holding.open:
                 promised = self.journal.promised[hex128(lease_id)]
