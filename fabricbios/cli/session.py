@@ -10,8 +10,8 @@ import click
 
 from fabricbios.cli.identity import identity_directory
 from fabricbios.client import Node, connect
-from fabricbios.errors import ConfigError, NotFound
-from fabricbios.model import CONTROL_PORT, ResourceType, Status, hex128
+from fabricbios.errors import ConfigError, LeaseExpired, NotFound, Revoked
+from fabricbios.model import CONTROL_PORT, LeaseStatus, ResourceType, Status, hex128
 from fabricbios.wire import ActiveLease
 
 T = TypeVar("T")
@@ -50,10 +50,21 @@ async def find_lease(node: Node, text: str) -> ActiveLease:
         lease for lease in await node.list_active() if lease.lease_id and f"{lease.lease_id:032x}".startswith(digits)
     ]
     if not found:
+        if len(digits) == 32:
+            await _say_how_it_ended(node, int(digits, 16))
         raise NotFound(Status.RESOURCE_NOT_FOUND, f"no live lease of yours begins with {text}")
     if len(found) > 1:
         raise ConfigError(f"{text} is ambiguous: {', '.join(hex128(lease.lease_id) for lease in found)}")
     return found[0]
+
+
+async def _say_how_it_ended(node: Node, lease_id: int) -> None:
+    """Raise LeaseExpired or Revoked for a lease that the node still remembers, NotFound else."""
+    past = await node.query(lease_id)
+    if past.lease_status == LeaseStatus.REVOKED:
+        raise Revoked(Status.LEASE_EXPIRED, "that lease was freed, or taken back by the node")
+    if past.lease_status == LeaseStatus.EXPIRED:
+        raise LeaseExpired(Status.LEASE_EXPIRED, "that lease is over")
 
 
 async def find_lease_id(node: Node, text: str) -> int:
