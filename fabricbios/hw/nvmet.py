@@ -8,7 +8,6 @@ the ABI it offers; NVMe over Fabrics 1.1, 3.1.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import uuid
 from pathlib import Path
@@ -57,11 +56,11 @@ class Nvmet:
 
     def probe(self) -> bool:
         """Make and remove a host; return whether DH-HMAC-CHAP keys can be set. Raise Unsupported without a target."""
-        name = f"hosts/{NQN_PREFIX}probe:{os.getpid()}"
+        host = NQN_PREFIX + "probe"
         try:
-            self.fs.mkdir(name)
-            able = self.fs.exists(f"{name}/dhchap_key")
-            self.fs.rmdir(name)
+            self.fs.mkdir(_host(host))
+            able = self.fs.exists(f"{_host(host)}/dhchap_key")
+            self.fs.rmdir(_host(host))
         except OSError as error:
             remedy = "modprobe nvmet nvmet-tcp; mount -t configfs none /sys/kernel/config"
             raise Unsupported("nvmet", f"{error.filename}: {error.strerror}", remedy) from error
@@ -97,20 +96,39 @@ class Nvmet:
             self.fs.rmdir(path)
 
     def allow_host(self, nqn: str, host: str, dhchap_key: str) -> None:
-        """Let `host` connect to the subsystem, and nobody else; with a key it has to prove itself by DH-HMAC-CHAP."""
+        """Let `host` connect to the subsystem, and nobody else; where the kernel can, only if it proves the key."""
         self.set_key(host, dhchap_key)
         self.fs.link(f"{_subsystem(nqn)}/allowed_hosts/{host}", _host(host))
 
     def set_key(self, host: str, dhchap_key: str) -> None:
-        """Make the host if need be and set its key, for connections from now on. "" sets none."""
+        """Make the host if need be and set its DH-HMAC-CHAP key, for connections from now on."""
         self.fs.mkdir(_host(host))
-        if dhchap_key:
+        if self.fs.exists(f"{_host(host)}/dhchap_key"):
             self.fs.write(f"{_host(host)}/dhchap_key", dhchap_key)
 
-    def remove_host(self, nqn: str, host: str) -> None:
-        """Forbid the host and forget its key. Established connections end with the port's link, not here."""
-        self.fs.unlink(f"{_subsystem(nqn)}/allowed_hosts/{host}")
-        self.fs.rmdir(_host(host))
+    def key(self, host: str) -> str:
+        """Return the key that a host has to prove, "" for none."""
+        path = f"{_host(host)}/dhchap_key"
+        return self.fs.read(path) if self.fs.exists(path) else ""
+
+    def remove_hosts(self, nqn: str, suffix: str) -> None:
+        """Forbid the hosts of ours whose names end in `suffix`, and forget their keys.
+
+        Established connections end with the port's link, not here.
+        """
+        links = f"{_subsystem(nqn)}/allowed_hosts"
+        for host in {*self.fs.names(links), *self.fs.names("hosts")}:
+            if host.startswith(NQN_PREFIX) and host.endswith(suffix):
+                self.fs.unlink(f"{links}/{host}")
+                self.fs.rmdir(_host(host))
+
+    def serves(self, nqn: str, device: str, host: str) -> bool:
+        """Say whether the subsystem is complete but for the ports: it serves `device` to `host` and to nobody else."""
+        namespace = f"{_subsystem(nqn)}/{_NAMESPACE}"
+        if self.fs.names(f"{_subsystem(nqn)}/allowed_hosts") != (_checked(host),) or not self.fs.exists(namespace):
+            return False
+        served = self.fs.read(f"{namespace}/device_path") if self.fs.read(f"{namespace}/enable") == "1" else ""
+        return served == device and self.fs.read(f"{_subsystem(nqn)}/attr_allow_any_host") == "0"
 
     def offer(self, nqn: str) -> None:
         """Offer the subsystem on our ports, which start to listen with the first subsystem on them."""
@@ -129,8 +147,9 @@ class Nvmet:
                 self._remove_idle_port(_port(transport))
 
     def ours(self) -> tuple[str, ...]:
-        """Return the NQNs of our subsystems, whoever made them: what a killed predecessor left is among them."""
-        return tuple(name for name in self.fs.names("subsystems") if name.startswith(NQN_PREFIX))
+        """Return the NQNs of our subsystems and hosts, whoever made them: a killed predecessor's are among them."""
+        names = (*self.fs.names("subsystems"), *self.fs.names("hosts"))
+        return tuple(name for name in names if name.startswith(NQN_PREFIX))
 
     def _make_port(self, transport: str) -> str:
         port = _port(transport)

@@ -26,7 +26,7 @@ def bound(nvmet: Nvmet, nqn: str = NQN) -> None:
 
 def removed(nvmet: Nvmet, nqn: str = NQN) -> None:
     nvmet.withdraw(nqn)
-    nvmet.remove_host(nqn, HOST)
+    nvmet.remove_hosts(nqn, "b" * 32)
     nvmet.remove_subsystem(nqn)
 
 
@@ -37,7 +37,7 @@ def test_a_bound_subsystem_lets_in_one_host_only(tmp_path: Path) -> None:
     assert nvmet.fs.names(f"subsystems/{NQN}/allowed_hosts") == (HOST,)
     assert nvmet.fs.read(f"hosts/{HOST}/dhchap_key") == "DHHC-1:01:x:"
     assert nvmet.fs.read(f"{TCP_PORT}/addr_trsvcid") == "4420"
-    assert nvmet.ours() == (NQN,)
+    assert nvmet.ours() == (NQN, HOST)
 
 
 def test_everything_twice_is_as_once(tmp_path: Path) -> None:
