@@ -1,0 +1,113 @@
+"""From `block = [...]` to a served lease: parsing, opening all or nothing, a server that is started again."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from block_node import BlockClient
+from fbmu_rig import KEY
+
+from fabricbios.daemon import serverwatch
+from fabricbios.daemon.blockpath import BlockPath
+from fabricbios.daemon.blockstores import BlockStores, split
+from fabricbios.daemon.config import Config, load
+from fabricbios.errors import ConfigError
+from fabricbios.hw.backing import GRANULE
+from fabricbios.hw.syscalls import boottime_ns
+from fabricbios.model import BLOCK_SIZE, NS, Binding, DpAuth, DpStatus, ResourceType
+from fabricbios.ports import LeaseSpec
+
+NODE_ID = 0xA0DE
+
+
+def config(root: Path, *block: str, **flags: object) -> Config:
+    return load(None, {"state_dir": str(root), "block": list(block), **flags})
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "size"),
+    [("/a/disk", "/a/disk", None), ("/a/disk:4M", "/a/disk", 4 << 20), ("/a/b:c", "/a/b:c", None),
+     ("/dev/disk/by-path/pci-0000:00:1f.2:1G", "/dev/disk/by-path/pci-0000:00:1f.2", 1 << 30)],
+)  # fmt: skip
+def test_path_and_size(setting: str, path: str, size: int | None) -> None:
+    assert split(setting) == (path, size)
+
+
+def test_a_path_that_exists_is_taken_whole(tmp_path: Path) -> None:
+    (tmp_path / "odd:4M").touch()
+    assert split(str(tmp_path / "odd:4M")) == (str(tmp_path / "odd:4M"), None)
+
+
+def test_stores_become_resources_with_the_same_id_after_a_restart(tmp_path: Path) -> None:
+    settings = config(tmp_path, f"{tmp_path}/one:4M", f"{tmp_path}/two:2M")
+    seen = []
+    for _ in range(2):
+        stores = BlockStores(settings, NODE_ID)
+        seen.append(stores.resources([Binding.UDP]))
+        stores.close()
+    assert seen[0] == seen[1]
+    assert [(r.kind, r.capacity, r.path) for r in seen[0]] == [
+        (ResourceType.BLOCK, 4 << 20, f"{tmp_path}/one"),
+        (ResourceType.BLOCK, 2 << 20, f"{tmp_path}/two"),
+    ]
+
+
+@pytest.mark.parametrize("second", ["missing", "one:4M", "data", "zero:0"])
+def test_one_wrong_store_opens_none(tmp_path: Path, second: str) -> None:
+    (tmp_path / "data").write_bytes(bytes(1080) + b"\x53\xef" + bytes(GRANULE))
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigError):
+        BlockStores(config(tmp_path, f"{tmp_path}/one:4M", f"{tmp_path}/{second}"), NODE_ID)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_force_is_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(1080) + b"\x53\xef" + bytes(GRANULE))
+    forced = config(tmp_path, f"{tmp_path}/a", block_force=[f"{tmp_path}/a"])
+    BlockStores(forced, NODE_ID).close()
+    assert "although: ext signature" in caplog.text
+    with pytest.raises(ConfigError, match="has data on it"):
+        BlockStores(config(tmp_path, f"{tmp_path}/b", block_force=[f"{tmp_path}/a"]), NODE_ID)
+
+
+def test_a_lease_is_served_and_served_again_after_the_server_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serverwatch, "RESTART_AFTER", 0.01)
+    asyncio.run(_serve_kill_serve(tmp_path))
+
+
+async def _serve_kill_serve(root: Path) -> None:
+    stores = BlockStores(config(root, f"{root}/disk:4M"), NODE_ID)
+    path = BlockPath(stores, ["127.0.0.1"], 0, "datasync")
+    plane = path.open([("127.0.0.1", 5701)])
+    (resource,) = stores.resources([Binding.UDP])
+    end = boottime_ns() + 60 * NS
+    lease = LeaseSpec(
+        7, resource.resource_id, ResourceType.BLOCK, Binding.UDP, 1 << 20, 3, 1, DpAuth.BLAKE2S_FULL, KEY, 3, end
+    )
+    for step in plane.steps(lease):
+        plane.do(step, lease)
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(("127.0.0.1", path.port))
+    client = BlockClient(sock, lease)
+    assert await asyncio.to_thread(client.write, 0, b"x" * BLOCK_SIZE) == DpStatus.OK
+    pid = path._server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while path._server.pid in (pid, None) and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(client.read, 0) == (DpStatus.OK, b"x" * BLOCK_SIZE)
+    assert path.counters()["user"]["requests"]["write"] == 1
+    for step in reversed(plane.steps(lease)):
+        plane.undo(step, lease)
+    path.close()
+    stores.close()
+    sock.close()
+    assert not any((root / "disk").read_bytes())
