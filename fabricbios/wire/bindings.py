@@ -10,6 +10,8 @@ from fabricbios.wire.fields import fixed, rest, text, tlv_seq, u8, u16, u32, u64
 from fabricbios.wire.rules import Rules
 from fabricbios.wire.tlv import Tlv, TlvTable, TlvValue
 
+SOURCE = "D9; wire encoding, 0x02xx to 0x06xx"
+
 
 class NvmeofTransport(IntEnum):
     TCP = 0

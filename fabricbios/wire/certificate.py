@@ -6,6 +6,8 @@ from fabricbios.wire.description import Message
 from fabricbios.wire.fields import U128, fixed, list_of, tlv_list, u64, u128
 from fabricbios.wire.tlv import TlvTable, TlvValue
 
+SOURCE = 'wire encoding, "Certificate encoding" and "Revocation broadcast payload"; D3'
+
 CERTIFICATE_EXTENSIONS = TlvTable("certificate extensions", (), narrow=True)
 
 

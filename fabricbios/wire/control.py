@@ -7,6 +7,8 @@ from fabricbios.wire.description import Message
 from fabricbios.wire.fields import When, boolean, bytes_, fixed, u8, u16, u64, u128
 from fabricbios.wire.rules import Rules
 
+SOURCE = 'D6; wire encoding, "Control plane ops"'
+
 
 class Request(Message):
     """One op. An unknown op decodes: it is answered with INVALID_OP."""

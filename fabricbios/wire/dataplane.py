@@ -26,6 +26,8 @@ from fabricbios.wire.fields import (
 )  # fmt: skip
 from fabricbios.wire.rules import Rules, Transport
 
+SOURCE = 'D10, D11; wire encoding, "Constrained dataplane bindings"'
+
 DP_VERSION = 1
 DP_HEADER_SIZE = 56
 TAGGED_SIZE = 40  # header bytes that every tag covers

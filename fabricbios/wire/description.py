@@ -99,7 +99,8 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
     def unpack_prefix(cls, data: Buffer, transport: Transport | Rules | None = None) -> tuple[Self, int]:
         """Return the value that `data` starts with and the number of bytes it took."""
         rules = cls.RULES if transport is None else _rules(transport)
-        return cls._decode(_as_bytes(data), 0, len(data), rules)
+        data = _as_bytes(data)
+        return cls._decode(data, 0, len(data), rules)
 
     def pack(self, transport: Transport | Rules | None = None) -> bytes:
         """Return the bytes. Raise LocalMisuse where a field has a value that the wire cannot carry."""

@@ -24,6 +24,8 @@ from fabricbios.wire.inventory import INVENTORY_TLVS, ResourceSummary
 from fabricbios.wire.rules import Rules
 from fabricbios.wire.tlv import TlvValue
 
+SOURCE = 'D4, D5; wire encoding, "WITHDRAW payload", "SOLICIT filters", "Relay discovery profile"'
+
 COOKIE_SIZE = 32
 
 

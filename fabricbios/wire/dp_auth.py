@@ -24,7 +24,7 @@ ANSWERS = frozenset((DpOp.HELLO_ACK, DpOp.READ_RESP, DpOp.WRITE_RESP, DpOp.PONG,
 
 
 def question_message(datagram: Buffer, mode: DpAuth) -> bytes:
-    """Return M of D10 for a whole datagram, question or answer; shorter than promised if it is cut."""
+    """Return M of D10 for a whole datagram, question or answer, of at least a header; shorter if it is cut."""
     op = datagram[_OP_AT]
     with_header = _RANGE_SIZE if op in _RANGED else 0
     covered = with_header if mode == DpAuth.HMAC_HEADER else _PADDED.get(op, len(datagram))

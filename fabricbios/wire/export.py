@@ -7,6 +7,8 @@ from enum import IntEnum, IntFlag
 from fabricbios.wire.description import Message, Struct
 from fabricbios.wire.fields import When, boolean, choice, text32, u8, u16, u32, u64, u128
 
+SOURCE = 'wire encoding, "Lease Export/Import/Relocate"; D13'
+
 
 class RuntimeKind(IntEnum):
     GPU_WORKER = 0

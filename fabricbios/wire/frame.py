@@ -8,6 +8,8 @@ from fabricbios.wire.description import Message
 from fabricbios.wire.fields import When, counted, fixed, length_of, magic, u8, u16, u32, u64, u128
 from fabricbios.wire.rules import Rules
 
+SOURCE = "D2"
+
 
 class MsgType(IntEnum):
     ANNOUNCE = 0x01

@@ -8,6 +8,8 @@ from fabricbios.wire.description import Message
 from fabricbios.wire.fields import U32, bytes_, i32, list_of, str16, u8, u32, u32s, u64, u128
 from fabricbios.wire.rules import Rules
 
+SOURCE = 'wire encoding, "GPU operations"'
+
 
 class GpuStatus(IntEnum):
     OK = 0

@@ -13,6 +13,8 @@ from fabricbios.wire.fields import When, boolean, bytes16, fixed, tlv_seq, u8, u
 from fabricbios.wire.rules import Rules
 from fabricbios.wire.tlv import Tlv, TlvTable, TlvValue
 
+SOURCE = 'wire encoding, "0x09xx - Lease Intent TLVs"; D8'
+
 
 class TierPreference(IntEnum):
     """KV-cache tiers (D14)."""

@@ -10,6 +10,8 @@ from fabricbios.wire.description import Message
 from fabricbios.wire.fields import U8, U16, U128, fixed, list8_of, list_of, str16, tlv_seq, u8, u16, u32, u64, u128
 from fabricbios.wire.tlv import Tlv, TlvTable, TlvValue
 
+SOURCE = 'D4; wire encoding, "0x08xx - Inventory Tier TLVs"'
+
 
 class MemTier(IntEnum):
     """Inventory tiers (D14)."""

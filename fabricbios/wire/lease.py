@@ -11,6 +11,8 @@ from fabricbios.wire.fields import list_of, tlv_seq, u8, u16, u32, u64, u128
 from fabricbios.wire.intents import LEASE_INTENT_TLVS
 from fabricbios.wire.tlv import TlvValue
 
+SOURCE = 'wire encoding, "Dev op codes and params", "Lease list op", "Composite tasklet lease ops"; D6, D8'
+
 
 class LeaseAllocParams(Message):
     """LEASE_ALLOC 0x0200: 8, 10 or 18 bytes, or 18 and intents."""

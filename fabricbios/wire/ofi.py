@@ -8,6 +8,8 @@ from fabricbios.wire.description import Message
 from fabricbios.wire.fields import rest, u8, u64
 from fabricbios.wire.rules import Rules
 
+SOURCE = 'wire encoding, "Two-sided messaging protocol"'
+
 OP_SHIFT = 56  # the op is the high byte of `generation`
 GENERATION_MASK = (1 << OP_SHIFT) - 1
 

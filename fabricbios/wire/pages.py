@@ -9,6 +9,8 @@ from fabricbios.wire.description import Struct
 from fabricbios.wire.fields import When, boolean, counted, magic, nested, rest, u8, u32, u64, u128
 from fabricbios.wire.rules import Rules
 
+SOURCE = 'wire encoding, "Page Operations (FBMKV_PAGE_V0)"; D12'
+
 PROFILE_FBMKV_PAGE_V0 = 0x0A01
 
 

@@ -6,6 +6,8 @@ from fabricbios.wire.description import Message, Struct
 from fabricbios.wire.fields import boolean, fixed, list_of, str16, u32, u64, u128
 from fabricbios.wire.rules import Rules
 
+SOURCE = 'wire encoding, "Dev op codes and params" and "Scheduler fencing ops"; D6'
+
 
 class PingParams(Message):
     """PING 0x0001."""

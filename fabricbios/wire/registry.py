@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from types import MappingProxyType
+
+from fabricbios.model import Op
 
 # Importing a module is what registers its messages.
 from fabricbios.wire import (
@@ -29,14 +32,13 @@ from fabricbios.wire.bindings import BINDING_TLVS
 from fabricbios.wire.certificate import CERTIFICATE_EXTENSIONS
 from fabricbios.wire.description import Message, Struct
 from fabricbios.wire.fields import Field
+from fabricbios.wire.frame import MsgType
 from fabricbios.wire.intents import LEASE_INTENT_TLVS
 from fabricbios.wire.inventory import INVENTORY_TLVS
 from fabricbios.wire.kinds import Choice, FixedKind, ListOf, Nested
 from fabricbios.wire.thermal import THERMAL_TLVS
 from fabricbios.wire.tlv import Tlv, TlvTable
 from fabricbios.wire.token import CAVEATS
-
-__all__ = ["SECTIONS", "TABLES", "TYPES", "enums", "parts", "structs", "wire_name"]
 
 TYPES = MappingProxyType(Message.TYPES)  # type name -> class, in the order of their modules
 SECTIONS = (
@@ -46,6 +48,38 @@ SECTIONS = (
 TABLES: tuple[TlvTable, ...] = (
     BINDING_TLVS, INVENTORY_TLVS, LEASE_INTENT_TLVS, THERMAL_TLVS, CAVEATS, CERTIFICATE_EXTENSIONS,
 )  # fmt: skip
+PAYLOADS: dict[MsgType, type[Message]] = {
+    MsgType.ANNOUNCE: discovery.Announce,
+    MsgType.SOLICIT: discovery.Solicit,
+    MsgType.WITHDRAW: discovery.Withdraw,
+    MsgType.SOLICIT_RETRY: discovery.SolicitRetry,
+    MsgType.REQUEST: control.Request,
+    MsgType.RESPONSE: control.Response,  # on QUIC; on UDP 5700 it is discovery.SolicitResponse
+    MsgType.REVOKE_BROADCAST: certificate.RevokeBroadcast,
+    MsgType.LEASE_EVENT: control.LeaseEvent,
+}
+_OTHER_RESULTS: dict[Op, type[Message]] = {
+    Op.ENROLL_REQUEST: certificate.Certificate,
+    Op.CAP_REQUEST: token.Token,
+    Op.CAP_REFRESH: token.Token,
+    Op.CAP_REVOKE: certificate.RevokeBroadcast,
+}
+
+
+def params_of(op: Op) -> type[Message]:
+    """Return what a REQUEST's params are for `op`."""
+    return TYPES[f"{op.name.lower()}_params"]
+
+
+def result_of(op: Op) -> type[Message]:
+    """Return what a RESPONSE's result is for `op` where the status is OK."""
+    return _OTHER_RESULTS.get(op) or TYPES[f"{op.name.lower()}_result"]
+
+
+def source_of(cls: type[Struct]) -> str:
+    """Return where the spec or a decision lays the struct down."""
+    found: str = sys.modules[cls.__module__].SOURCE
+    return found
 
 
 def parts(cls: type[Struct]) -> Iterator[type[Struct]]:

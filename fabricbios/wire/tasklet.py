@@ -7,6 +7,8 @@ from enum import IntEnum, IntFlag
 from fabricbios.wire.description import Message, Struct
 from fabricbios.wire.fields import bytes_, fixed, list_of, nested, u8, u16, u32, u64, u128
 
+SOURCE = 'wire encoding, "Tasklet execution ops"'
+
 
 class TaskletStatus(IntEnum):
     OK = 0

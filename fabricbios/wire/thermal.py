@@ -8,6 +8,8 @@ from fabricbios.wire.description import Message
 from fabricbios.wire.fields import i32, tlv_seq, u8, u32
 from fabricbios.wire.tlv import Tlv, TlvTable, TlvValue
 
+SOURCE = "wire encoding, GET_THERMAL"
+
 COLDEST, HOTTEST = -40_000, 150_000  # milli-degrees C; anything beyond is malformed
 THROTTLED = 0x01  # bit 0 of throttled_bits
 

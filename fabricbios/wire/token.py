@@ -15,6 +15,8 @@ from fabricbios.wire.fields import fixed, rest, tlv_list, u8, u32, u64, u128
 from fabricbios.wire.rules import ANY, LIST_LIMIT, Rules
 from fabricbios.wire.tlv import Tlv, TlvTable, TlvValue
 
+SOURCE = 'D7; wire encoding, "Capability token caveats"'
+
 MAC_TAG = b"fabricbios-token-v1\0"
 FIXED_SIZE = 113  # every field before `caveats`
 ISSUED_LEEWAY = 30  # seconds a node's clock may be behind the issuer's

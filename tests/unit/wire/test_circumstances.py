@@ -3,7 +3,7 @@
 import pytest
 
 from fabricbios.errors import LocalMisuse, WireError
-from fabricbios.wire import FbmuPing, FbmuPong, Ping, Pong, SolicitRetry, Token, mint
+from fabricbios.wire import FbmuPing, FbmuPong, Frame, Ping, Pong, SolicitRetry, Token, mint
 from fabricbios.wire.circumstances import Given, seal, unseal
 from fabricbios.wire.json_form import to_json
 
@@ -49,6 +49,22 @@ def test_question_and_answer(mode):
     for other in (FbmuPong(2, 2, 3, Pong()), FbmuPong(1, 3, 3, Pong()), FbmuPong(1, 2, 4, Pong())):
         with pytest.raises(WireError, match="repeats"):
             unseal(FbmuPong, seal(FbmuPong, to_json(other), known), known)
+
+
+def test_mode_0_repeats_the_question_s_tag_without_any_key():
+    asked = FbmuPing(1, 2, 3, Ping(), auth_tag=b"t" * 16).pack()
+    known = Given.of({"dp_auth": 0, "question": asked.hex()})
+    assert unseal(FbmuPong, FbmuPong(1, 2, 3, Pong(), auth_tag=b"t" * 16).pack(), known)
+    with pytest.raises(WireError, match="auth_tag"):
+        unseal(FbmuPong, FbmuPong(1, 2, 3, Pong()).pack(), known)
+
+
+def test_an_unsigned_frame_holds_on_quic_alone():
+    data = Frame(0x10, 0, 1, 2, 3, b"").pack()
+    assert unseal(Frame, data, Given.of({"public_key": KEY, "transport": "quic"})).sender == 3
+    for given in ({"public_key": KEY}, {"public_key": KEY, "transport": "udp"}):
+        with pytest.raises(WireError, match="signature"):
+            unseal(Frame, data, Given.of(given))
 
 
 def test_bad_keys_and_questions_are_misuse():

@@ -5,8 +5,10 @@ import re
 import pytest
 from vectors.golden import readme
 
+from fabricbios.model import Op
 from fabricbios.wire.description import type_name
-from fabricbios.wire.registry import TABLES, TYPES, enums, structs, wire_name
+from fabricbios.wire.frame import MsgType
+from fabricbios.wire.registry import PAYLOADS, TABLES, TYPES, enums, params_of, result_of, source_of, structs, wire_name
 from fabricbios.wire.sequence import TYPE
 
 HEADER = ["version", "op", "flags", "request_id", "lease_id", "nonce", "auth_tag", "payload"]
@@ -66,3 +68,15 @@ def test_the_walk_reaches_nested_structs_and_enums():
     names = {cls.__name__ for cls in structs()}
     assert {"ActiveLease", "TaskletLimits", "FabricPage", "Filter", "HelloAck", "LogRecord"} <= names
     assert {"MsgType", "FrameFlag", "DpStatus", "PageAdvice"} <= {e.__name__ for e in enums()}
+
+
+def test_every_struct_says_where_it_comes_from():
+    assert all(source_of(cls) for cls in structs())
+
+
+def test_every_op_and_msg_type_has_its_messages():
+    for op in Op:
+        assert params_of(op).__name__.endswith("Params")
+        assert result_of(op) in TYPES.values()
+    assert result_of(Op.CAP_REQUEST) is TYPES["token"]
+    assert set(PAYLOADS) == set(MsgType) - {MsgType.ERROR}
