@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from fabricbios.core.gate import Incoming
 from fabricbios.model import Instant
@@ -38,18 +38,17 @@ class Answers:
         return hmac.digest(self._key, message, hashlib.sha256)
 
     def answer(
-        self, question: Incoming, solicit: Solicit, entries: Sequence[bytes], now: Instant
+        self, question: Incoming, solicit: Solicit, entries: Iterable[bytes], now: Instant
     ) -> tuple[str, list[Datagram]]:
         """Return (result for the counter, datagrams): the list, SOLICIT_RETRY, or nothing for a short question."""
         if question.length < MIN_QUESTION:
             return "short", []
         if self._is_proven(question.peer, solicit.cookie, now):
-            return "answered", self._listed(question, self._within(entries, MESSAGE_LIMIT), now)
-        least = HEADER_SIZE + 2 + sum(4 + len(e) for e in entries)
-        if least <= question.length:
-            listed = self._listed(question, entries, now)
-            if sum(len(data) for data, _ in listed) <= question.length:
-                return "answered", listed
+            return "answered", self._listed(question, self._within(list(entries), MESSAGE_LIMIT), now)
+        few = _fitting(entries, question.length - HEADER_SIZE)
+        listed = self._listed(question, few, now) if few is not None else []
+        if few is not None and sum(len(data) for data, _ in listed) <= question.length:
+            return "answered", listed
         return "retry", [self._retry(question, now)]
 
     def _is_proven(self, peer: UdpPeer, cookie: bytes, now: Instant) -> bool:
@@ -90,6 +89,17 @@ class Answers:
             chosen.append(entry)
         self._turn = start + len(chosen)
         return chosen
+
+
+def _fitting(entries: Iterable[bytes], limit: int) -> list[bytes] | None:
+    """Return the entries if their list fits in `limit` bytes. Looks no further: nobody has proved anything yet."""
+    found, size = [], 2
+    for entry in entries:
+        size += 4 + len(entry)
+        if size > limit:
+            return None
+        found.append(entry)
+    return found
 
 
 def address_bytes(host: str) -> bytes:

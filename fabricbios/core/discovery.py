@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fabricbios.core.announcer import Announcer, NodeFacts, StoreSequence
-from fabricbios.core.answers import Answers, Datagram
+from fabricbios.core.answers import Answers, Datagram, address_bytes
 from fabricbios.core.filters import matches
 from fabricbios.core.gate import Gate, Incoming
 from fabricbios.core.trust import TrustStore
@@ -24,6 +24,7 @@ from fabricbios.wire.frame import MsgType
 
 MIN_GAP_NS = NS  # between two announcements, however often the facts change
 STORE_AGAIN_NS = 5 * NS
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def multicast_peers(ifaces: Sequence[str], port: int = DISCOVERY_PORT) -> tuple[UdpPeer, ...]:
@@ -51,6 +52,7 @@ class Discovery:
         self._announcer = Announcer(private_key, last_sequence=last_sequence, ttl_secs=ttl, rng=rng)
         self.node_id = self._announcer.node_id
         self._facts = facts
+        self._reachable = ""
         self._targets = tuple(targets)
         self._interval_ns = int(interval_secs * NS)
         self._trust = trust
@@ -75,10 +77,15 @@ class Discovery:
 
     def update(self, facts: NodeFacts, now: Instant) -> None:
         """Announce news soon, at most once a second; no news changes nothing."""
-        if facts == self._facts:
-            return
-        self._facts = facts
-        self._due_ns = min(self._due_ns, max(now.boot_ns, self._last_ns + MIN_GAP_NS))
+        if facts != self._facts:
+            self._facts = facts
+            self._announce_soon(now)
+
+    def set_reachable(self, address: str, now: Instant) -> None:
+        """Announce this in place of a control address that is unspecified: a node bound to all it has."""
+        if address != self._reachable:
+            self._reachable = address
+            self._announce_soon(now)
 
     def withdraw(self, reason: WithdrawReason, now: Instant) -> None:
         """Say goodbye, once the sequence is stored, and announce no more."""
@@ -134,13 +141,21 @@ class Discovery:
     def _send(self, sequence: int, now: Instant) -> None:
         self._last_ns = now.boot_ns
         if self._goodbye is None:
-            kind, datagrams = MsgType.ANNOUNCE, self._announcer.announce(self._facts, sequence, now)
+            kind, datagrams = MsgType.ANNOUNCE, self._announcer.announce(self._told(), sequence, now)
         else:
             kind, datagrams = MsgType.WITHDRAW, [self._announcer.withdraw(self._goodbye, sequence, now)]
             self._due_ns, self.has_left = now.boot_ns + (1 << 62), True
         for target in self._targets:
             self._gate.count(kind, "sent")
             self._outgoing.extend((data, target) for data in datagrams)
+
+    def _announce_soon(self, now: Instant) -> None:
+        self._due_ns = min(self._due_ns, max(now.boot_ns, self._last_ns + MIN_GAP_NS))
+
+    def _told(self) -> NodeFacts:
+        if any(address_bytes(self._facts.control_addr).removeprefix(_MAPPED)) or not self._reachable:
+            return self._facts
+        return self._facts._replace(control_addr=self._reachable)
 
     def _solicited(self, message: Incoming, now: Instant) -> str:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fabricbios.model import NS, Instant
@@ -63,8 +64,8 @@ class HeardNodes:
             del self._nodes[node_id]
         return len(over)
 
-    def live(self, now: Instant) -> list[Heard]:
-        return [heard for heard in self._nodes.values() if heard.until_ns > now.boot_ns]
+    def live(self, now: Instant) -> Iterator[Heard]:
+        return (heard for heard in self._nodes.values() if heard.until_ns > now.boot_ns)
 
     def _remember(self, node_id: int, sequence: int) -> None:
         self._sequences[node_id] = sequence

@@ -127,7 +127,7 @@ class Relay:
 
     def _solicited(self, message: Incoming, now: Instant) -> str:
         solicit = Solicit.unpack(message.payload)
-        entries = [h.listed for h in self._nodes.live(now) if matches(h.announce, solicit.filters)]
+        entries = (h.listed for h in self._nodes.live(now) if matches(h.announce, solicit.filters))
         result, datagrams = self._answers.answer(message, solicit, entries, now)
         self._outgoing.extend(datagrams)
         return result

@@ -17,6 +17,7 @@ from fabricbios.core.announcer import StoreSequence
 from fabricbios.core.discovery import Discovery, multicast_peers
 from fabricbios.core.relay import Relay
 from fabricbios.daemon import multicast
+from fabricbios.daemon.reachable import reachable_address
 from fabricbios.daemon.statedir import StateDir
 from fabricbios.daemon.udp_port import UdpPort, bound, reaches, to_address, to_peer
 from fabricbios.errors import ConfigError
@@ -95,8 +96,7 @@ class DiscoveryService:
             raise
         if isinstance(self._core, Discovery):
             await self._resolve(self._core)
-            if self._relays:
-                self._spawn(self._keep_resolving(self._core))
+            self._spawn(self._keep_resolving(self._core))
         self.wake()
 
     async def stop(self, reason: WithdrawReason = WithdrawReason.GRACEFUL_SHUTDOWN) -> None:
@@ -235,7 +235,7 @@ class DiscoveryService:
         self._follow_up()
 
     async def _resolve(self, core: Discovery) -> None:
-        """Look the relays' names up; one that does not resolve now may do so later."""
+        """Look up the relays' names, and which of our addresses lead there. Either may change, or work later."""
         found = []
         for host, port in self._relays:
             try:
@@ -246,12 +246,15 @@ class DiscoveryService:
             peers = [to_peer(info[4], "") for info in infos]
             usable = [p for p in peers if any(reaches(_family(t), u.local, p) for t, u in self._ports)]
             found += usable[:1]
-        core.set_targets([*found, *(UdpPeer(name, self._port) for name in self._multicast)])
+        targets = [*found, *(UdpPeer(name, self._port) for name in self._multicast)]
+        core.set_targets(targets)
+        core.set_reachable(reachable_address(targets), now())
 
     async def _keep_resolving(self, core: Discovery) -> None:
         while True:
             await asyncio.sleep(RESOLVE_AGAIN)
             await self._resolve(core)
+            self._follow_up()
 
 
 def _family(transport: asyncio.DatagramTransport) -> int:

@@ -51,7 +51,10 @@ class Party:
 
     def node(self, seed: int = 1, **options: object) -> DiscoveryService:
         core = Discovery(key(seed), facts(), rng=os.urandom, interval_secs=0.2)
-        return self._start(self.here, DiscoveryService(core, port=PORT, **options))  # type: ignore[arg-type]
+        return self.run(DiscoveryService(core, port=PORT, **options))  # type: ignore[arg-type]
+
+    def run(self, node: DiscoveryService) -> DiscoveryService:
+        return self._start(self.here, node)
 
     def ask(self, family: str) -> list[NodeEntry]:
         return self.here.do(solicit([RELAY[family]], timeout=5))
@@ -133,6 +136,17 @@ def test_without_a_named_interface_nothing_is_heard(party: Party) -> None:
     sent = node.counts["announce", "sent"]
     party.until(lambda: node.counts["announce", "sent"] >= sent + 6)
     assert not +other.counts
+
+
+def test_the_address_announced_is_the_one_that_is_reached(party: Party) -> None:
+    for family, address in (("4", "10.57.0.2"), ("6", "fd57::2")):
+        relay = party.relay()
+        core = Discovery(key(1), facts(control_addr="::"), rng=os.urandom)
+        node = party.run(DiscoveryService(core, port=PORT, relays=[RELAY[family]]))
+        party.until(lambda: relay.counts["announce", "accepted"])  # noqa: B023  # called before the next round
+        assert party.ask(family)[0].address == address
+        party.stop(node)
+        party.stop(relay)
 
 
 def test_a_pinned_relay_lists_whom_it_knows(party: Party) -> None:

@@ -90,6 +90,18 @@ def test_news_are_told_soon_but_not_all_the_time() -> None:
     assert len(announced(node, at(10))) == 1
 
 
+@pytest.mark.parametrize("unspecified", ["::", "0.0.0.0"])
+def test_a_node_on_all_its_addresses_names_one_that_is_reachable(unspecified: str) -> None:
+    node, _ = announcing(ONE, at(), facts=facts(control_addr=unspecified))
+    node.set_reachable("192.0.2.44", at(2))
+    assert node.next_deadline() == at(2).boot_ns
+    (data,) = announced(node, at(2))
+    assert opened(data).control_addr == bytes(10) + b"\xff\xff\xc0\0\2\x2c"
+    node.update(facts(), at(5))  # one that it was given counts
+    (data,) = announced(node, at(5))
+    assert opened(data).control_addr[-1] == 1
+
+
 def test_goodbye_is_signed_newer_and_final() -> None:
     node, (first,) = announcing(ONE, at())
     node.withdraw(WithdrawReason.GRACEFUL_SHUTDOWN, at())
