@@ -35,7 +35,7 @@ class Control:
         """The id of the node's proven key."""
         if self._link is None:
             raise Disconnected("not connected yet")
-        return self._link.key.node_id
+        return self._link.node_id
 
     @property
     def client_id(self) -> int:
@@ -68,7 +68,7 @@ class Control:
             payload=request.pack("quic"),
         )
         answer = await link.request(frame.pack("quic"), timeout)
-        return _result(answer, op, frame.request_id, link.key.node_id)
+        return _result(answer, op, frame.request_id, link.node_id)
 
     def close(self) -> None:
         """Say goodbye; questions under way fail with Disconnected."""

@@ -12,7 +12,7 @@ from aioquic.tls import AlertDescription
 
 from fabricbios.ports import StreamPeer
 from fabricbios.transport.certificate import PeerKey
-from fabricbios.transport.datagrams import Address, Endpoint, plain
+from fabricbios.transport.datagrams import Address, Endpoint, plain, route_mtu
 from fabricbios.transport.limits import Limits
 from fabricbios.transport.quic import ALERT_BASE, ServerConnection
 
@@ -108,6 +108,7 @@ class Session:
             return
         self._key, self._node_id = key, key.node_id if key.public_key else 0
         self.opened = True
+        self.quic.widen(route_mtu(self.quic.validated_address()))
         self._counts.handshakes["ok" if key.public_key else "no_certificate"] += 1
         self._handler.connection_opened(self.peer(-1))
 

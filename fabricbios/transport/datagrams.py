@@ -20,6 +20,7 @@ BATCH = 64  # datagrams before other tasks of the loop get a turn
 _MAX_DATAGRAM = 65_536
 _MAPPED = "::ffff:"
 _IP_PKTINFO = 8  # linux/in.h; Python's socket has it only from 3.14 on
+_IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
 _PKTINFO4 = struct.Struct("=i4s4s")  # struct in_pktinfo: ifindex, spec_dst, addr
 _PKTINFO6 = struct.Struct("=16si")  # struct in6_pktinfo: addr, ifindex
 
@@ -43,6 +44,17 @@ def bind(host: str, port: int, receive_buffer: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def route_mtu(address: Address) -> int:
+    """Return the MTU of the route to an address as the kernel knows it now, 0 if it knows none."""
+    family, level = (socket.AF_INET6, socket.IPPROTO_IPV6) if ":" in address[0] else (socket.AF_INET, socket.IPPROTO_IP)
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect(address)
+            return sock.getsockopt(level, _IPV6_MTU if family == socket.AF_INET6 else _IP_MTU)
+    except OSError:
+        return 0
 
 
 class Endpoint:

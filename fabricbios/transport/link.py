@@ -11,7 +11,7 @@ from aioquic.quic import events
 
 from fabricbios.errors import Disconnected, TimedOut
 from fabricbios.transport.certificate import PeerKey
-from fabricbios.transport.datagrams import Address, Endpoint
+from fabricbios.transport.datagrams import Address, Endpoint, route_mtu
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import DEFAULTS, Limits
 from fabricbios.transport.quic import ClientConnection, unix_now
@@ -38,6 +38,7 @@ class Link:
         self._held: dict[int, bytearray] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
+        self._node_id = 0
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._failure: Disconnected | None = None
         self._alive_every = limits.idle_seconds / 3
@@ -48,6 +49,13 @@ class Link:
         """The node's key, proven."""
         assert self._quic.proof.key is not None, "dial() returns only proven links"
         return self._quic.proof.key
+
+    @property
+    def node_id(self) -> int:
+        """The id of the node's proven key."""
+        if not self._node_id:
+            self._node_id = self.key.node_id
+        return self._node_id
 
     @property
     def closed(self) -> bool:
@@ -120,6 +128,7 @@ class Link:
             self._held.pop(event.stream_id, None)
             self._settle(event.stream_id, Disconnected(f"the node reset the stream (code {event.error_code})"))
         elif isinstance(event, events.HandshakeCompleted):
+            self._quic.widen(route_mtu(self.remote))
             if not self._connected.done():
                 self._connected.set_result(None)
         elif isinstance(event, events.ConnectionTerminated):

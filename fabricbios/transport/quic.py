@@ -27,7 +27,10 @@ from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import Limits
 from fabricbios.transport.tls import PeerProof, ask_for_certificate, check_server
 
-DATAGRAM_SIZE = 1200  # fits every path; raised where the path is known to carry more
+DATAGRAM_SIZE = 1200  # fits every path
+LARGEST_DATAGRAM = 8952  # a jumbo frame's; beyond it nothing is gained
+BESIDE_QUIC = 48  # IPv6 and UDP headers
+BLACK_HOLE_PROBES = 2  # probe time-outs in a row that make a wide path a suspect
 ALERT_BASE = int(QuicErrorCode.CRYPTO_ERROR)  # 0x100 + the alert's number
 
 # What peers do wrong is counted, not logged: a flood must not fill the journal.
@@ -99,12 +102,29 @@ class Connection(QuicConnection):
         return tuple(next((path.addr for path in paths if path.is_validated), paths[0].addr))
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        """As the base; an acknowledgement that is waiting for its timer leaves with the data."""
+        """As the base; an acknowledgement that is waiting for its timer leaves with the data.
+
+        Where probes go unanswered too, large datagrams may be what the path swallows: then small ones for good.
+        """
+        if self._loss._pto_count >= BLACK_HOLE_PROBES and self._max_datagram_size > DATAGRAM_SIZE:
+            self._set_datagram_size(DATAGRAM_SIZE)
         if self._handshake_confirmed:
             space = self._spaces[Epoch.ONE_RTT]
             if space.ack_at is not None and space.ack_at > now and self._has_data():
                 space.ack_at = now
         return super().datagrams_to_send(now)
+
+    def widen(self, mtu: int) -> None:
+        """Send datagrams as large as the route's MTU takes: fewer packets are most of what speed costs here."""
+        self._set_datagram_size(max(DATAGRAM_SIZE, min(mtu - BESIDE_QUIC, LARGEST_DATAGRAM)))
+
+    def _set_datagram_size(self, size: int) -> None:
+        """aioquic takes the size once, in its constructor; these are all the places that keep it."""
+        recovery = self._loss
+        self._max_datagram_size = recovery._pacer._max_datagram_size = size
+        congestion: Any = recovery._cc
+        congestion._max_datagram_size = size
+        congestion.congestion_window = max(congestion.congestion_window, 10 * size)  # RFC 9002, 7.2
 
     def _has_data(self) -> bool:
         return any(not stream.sender.buffer_is_empty for stream in self._streams_queue)

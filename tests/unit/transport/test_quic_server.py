@@ -9,6 +9,7 @@ from quic_rig import Echo, run, served, until
 from fabricbios.errors import Disconnected, LocalMisuse, TimedOut
 from fabricbios.ports import StreamPeer
 from fabricbios.transport import DEFAULTS, Identity, QuicServer, accept_anyone, dial
+from fabricbios.transport.quic import DATAGRAM_SIZE, LARGEST_DATAGRAM
 
 
 def test_many_questions_at_once_each_get_their_own_answer() -> None:
@@ -167,3 +168,26 @@ def test_a_handler_that_raises_harms_no_other_question() -> None:
         await server.close()
 
     asyncio.run(body())
+
+
+def test_wide_routes_get_large_datagrams_and_black_holes_small_ones() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            rig.echo.silent = True
+            link = await rig.dial(rig.friend)
+            _, answer = link.ask(bytes(60_000))
+            await until(lambda: len(rig.echo.asked) == 1)
+            assert link._quic._max_datagram_size == LARGEST_DATAGRAM
+            assert next(iter(rig.server._sessions.values())).quic._max_datagram_size == LARGEST_DATAGRAM
+            send = link._endpoint.send
+            link._endpoint.send = lambda data, address: send(data, address) if len(data) <= 1500 else None  # type: ignore
+            endpoint = rig.server._endpoints[0]
+            answer_send = endpoint.send
+            endpoint.send = lambda data, *to: answer_send(data, *to) if len(data) <= 1500 else None  # type: ignore
+            rig.server.answer(rig.echo.asked[0][1], bytes(60_000))
+            assert len(await asyncio.wait_for(answer, 10)) == 60_000
+            rig.echo.silent = False
+            assert len(await link.request(bytes(60_000))) == 60_000
+            assert link._quic._max_datagram_size == DATAGRAM_SIZE
+
+    run(body)
