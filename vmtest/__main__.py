@@ -1,4 +1,4 @@
-"""`python -m vmtest build | run [pytest arguments] | shell [--systemd] | command SCRIPT`."""
+"""`python -m vmtest [run [pytest arguments] | build | shell [--systemd] | command [--systemd] SCRIPT]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmtest import PROJECT, Unavailable, boot, build, qemu
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vmtest", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command")
     commands.add_parser("build", help="make the machine unless it is there")
     commands.add_parser("run", help="run the tests of tests/vm inside; further arguments go to pytest")
     for name in ("shell", "command"):
@@ -50,12 +50,12 @@ def main() -> int:
         match arguments.command:
             case "build":
                 return _build()
-            case "run":
-                return _run_tests(rest)
             case "shell":
                 return boot.shell(arguments.profile)
-            case _:
+            case "command":
                 return _run_command(arguments.profile, arguments.script)
+            case _:
+                return _run_tests(rest)
     except Unavailable as error:
         print(f"vmtest: {error}", file=sys.stderr)
         return 5

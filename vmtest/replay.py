@@ -2,7 +2,8 @@
 
 One boot a profile (`@pytest.mark.vm("systemd")`; "plain" without an argument) runs all of its items. An item
 without a report (the guest panicked, hung, or could not import it) fails with the reason and the console's tail.
-A machine is booted only where it was asked for: FABRICBIOS_REQUIRE names vm, or the command line names tests/vm.
+A machine is booted only where it was asked for: the command line names tests/vm, FABRICBIOS_REQUIRE names vm, or
+FABRICBIOS_VM is set (run them where they can be had).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def profile_of(item: pytest.Item) -> str:
 def asked_for(config: pytest.Config) -> bool:
     """Say whether this run may boot machines: it takes minutes, so plain pytest does not."""
     named = any("tests/vm" in argument.replace(os.sep, "/") for argument in config.args)
-    return named or "vm" in os.environ.get("FABRICBIOS_REQUIRE", "").split(",")
+    required = "vm" in os.environ.get("FABRICBIOS_REQUIRE", "").split(",")
+    return named or required or bool(os.environ.get("FABRICBIOS_VM"))
 
 
 class Results:
@@ -109,6 +111,6 @@ class Replay:
     def why_not(self, item: pytest.Item) -> tuple[bool, str]:
         """Return whether the machine was there at all, and why `item` was not replayed."""
         if not asked_for(item.config):
-            return False, "booting it was not asked for (FABRICBIOS_REQUIRE=vm or `pytest tests/vm`)"
+            return False, "booting it was not asked for (FABRICBIOS_VM=1, or `pytest tests/vm`)"
         results = self.results.get(profile_of(item))
         return (True, results.why_not(item.nodeid)) if results else (False, self.unavailable)

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from fabricbios.errors import LocalMisuse, Unsupported
+from fabricbios.errors import Unsupported, WireError
 
 FABRICS = "/dev/nvme-fabrics"
 _SYS = Path("/sys")
@@ -36,7 +36,7 @@ class Target(NamedTuple):
     dhchap_key: str = ""
 
     def options(self, loss_timeout: int) -> str:
-        """Return the line for /dev/nvme-fabrics. LocalMisuse for a value that could smuggle in another option."""
+        """Return the line for /dev/nvme-fabrics. WireError for a node's value that could smuggle in another option."""
         options = {"nqn": self.nqn, "transport": self.transport, "hostnqn": self.host_nqn}
         options["hostid"] = str(uuid.uuid5(_HOST_ID_SPACE, self.host_nqn))
         if self.transport != "loop":
@@ -46,7 +46,7 @@ class Target(NamedTuple):
             options["dhchap_secret"] = self.dhchap_key
         for key, value in options.items():
             if not _SAFE.fullmatch(value):
-                raise LocalMisuse(f"the node's {key} for NVMe-oF is malformed")
+                raise WireError(f"the node's {key} for NVMe-oF is malformed")
         return ",".join(f"{key}={value}" for key, value in options.items())
 
 
@@ -78,6 +78,11 @@ def connect(target: Target, loss_timeout: int = 30) -> str:
     if not match:
         raise OSError(errno.EPROTO, f"answered {answer!r}", FABRICS)
     return f"nvme{match[1]}"
+
+
+def subsystems(sys: Path = _SYS) -> tuple[str, ...]:
+    """Return the NQNs of all subsystems that this machine is connected to."""
+    return tuple(filter(None, (_text(path / "subsysnqn") for path in sorted((sys / "class/nvme").glob("nvme*")))))
 
 
 def controllers(nqn: str, sys: Path = _SYS) -> tuple[str, ...]:

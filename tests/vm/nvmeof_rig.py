@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fabricbios.daemon import attach
 from fabricbios.dataplane.blockpool import BlockPool
 from fabricbios.dataplane.extent_journal import ExtentJournal
 from fabricbios.dataplane.nvmeof import STEPS, NvmeofPlane
@@ -17,11 +18,10 @@ from fabricbios.hw import loop
 from fabricbios.hw.backing import open_backing
 from fabricbios.hw.configfs import CONFIGFS, Configfs
 from fabricbios.hw.nvme_host import Target
-from fabricbios.hw.nvmet import TRANSPORTS, Listener, Nvmet
+from fabricbios.hw.nvmet import Listener, Nvmet
 from fabricbios.hw.sysfs import Sysfs
 from fabricbios.model import Binding, DpAuth, Perm, ResourceType
 from fabricbios.ports import LeaseSpec
-from fabricbios.wire import NvmeofDhchapKey, NvmeofHostNqn, NvmeofNqn, NvmeofTraddr, NvmeofTrsvcid, NvmeofTrtype
 
 MIB = 1 << 20
 TREE = CONFIGFS / "nvmet"
@@ -131,17 +131,8 @@ def killed_after(lives: int, directory: Path, work: Callable[[Node], object]) ->
 
 
 def targets(tlvs: list[Any]) -> list[Target]:
-    """Read the binding TLVs as a client does: one target for each way."""
-    one = {type(tlv): tlv[0] for tlv in tlvs}
-    ways = zip(*([tlv[0] for tlv in tlvs if type(tlv) is kind] for kind in WAY), strict=True)
-    key = str(one.get(NvmeofDhchapKey, ""))
-    return [
-        Target(one[NvmeofNqn], TRANSPORTS[kind], address, service, one[NvmeofHostNqn], key)
-        for address, service, kind in ways
-    ]
-
-
-WAY = (NvmeofTraddr, NvmeofTrsvcid, NvmeofTrtype)
+    """Read the binding TLVs as a client does."""
+    return attach.targets(tlvs, "")
 
 
 def tree() -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""hw/nvme_host: what stands in sysfs, and option lines that no node can bend."""
+
+from pathlib import Path
+
+import pytest
+
+from fabricbios.errors import Unsupported, WireError
+from fabricbios.hw import nvme_host
+from fabricbios.hw.nvme_host import Target
+
+NQN = "nqn.2026-02.io.fabricbios:lease:" + "0" * 32
+TARGET = Target(NQN, "tcp", "192.0.2.1", 4420, "nqn.2026-02.io.fabricbios:host:a", "DHHC-1:01:AA+/=:")
+
+
+def _sysfs(root: Path) -> Path:
+    for name, nqn in (("nvme0", "nqn.disk"), ("nvme1", NQN), ("nvme2", NQN)):
+        controller = root / "class/nvme" / name
+        controller.mkdir(parents=True)
+        (controller / "subsysnqn").write_text(nqn + "\n")
+    for disk, nqn in (("nvme0n1", "nqn.disk"), ("nvme1n1", NQN), ("nvme1c1n1", NQN)):
+        device = root / "block" / disk / "device"
+        device.mkdir(parents=True)
+        (device / "subsysnqn").write_text(nqn + "\n")
+    return root
+
+
+def test_controllers_and_disks_are_found_by_their_subsystem(tmp_path: Path) -> None:
+    sys = _sysfs(tmp_path)
+    assert nvme_host.controllers(NQN, sys) == ("nvme1", "nvme2")
+    assert nvme_host.disks(NQN, sys) == ("/dev/nvme1n1",), "a multipath disk, not its hidden path"
+    assert set(nvme_host.subsystems(sys)) == {"nqn.disk", NQN}
+
+
+def test_a_machine_without_nvme_has_none(tmp_path: Path) -> None:
+    assert nvme_host.controllers(NQN, tmp_path) == nvme_host.disks(NQN, tmp_path) == ()
+
+
+def test_the_options_say_it_all() -> None:
+    options = dict(option.split("=", 1) for option in TARGET.options(7).split(","))
+    assert options["traddr"] == "192.0.2.1"
+    assert options["trsvcid"] == "4420"
+    assert options["dhchap_secret"] == "DHHC-1:01:AA+/=:"
+    assert options["ctrl_loss_tmo"] == "7"
+
+
+def test_each_host_nqn_has_a_host_id_of_its_own() -> None:
+    other = TARGET._replace(host_nqn=TARGET.host_nqn + "b")
+    assert TARGET.options(1) == TARGET.options(1)
+    assert TARGET.options(1).split("hostid=")[1][:36] != other.options(1).split("hostid=")[1][:36]
+
+
+def test_loop_has_no_address() -> None:
+    assert "traddr" not in TARGET._replace(transport="loop", address="").options(1)
+
+
+@pytest.mark.parametrize("field", ["nqn", "address", "host_nqn", "dhchap_key"])
+@pytest.mark.parametrize("value", ["a,hostnqn=b", "a b", "a\n", "x" * 300])
+def test_no_value_smuggles_in_an_option(field: str, value: str) -> None:
+    with pytest.raises(WireError) as caught:
+        TARGET._replace(**{field: value}).options(1)
+    assert value not in str(caught.value)
+
+
+def test_a_machine_without_the_module_is_told_what_to_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(nvme_host, "FABRICS", str(tmp_path / "nvme-fabrics"))
+    with pytest.raises(Unsupported, match="modprobe nvme-tcp"):
+        nvme_host.probe()
