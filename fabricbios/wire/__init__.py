@@ -265,7 +265,6 @@ from fabricbios.wire.tasklet import (
 )
 from fabricbios.wire.thermal import (
     THERMAL_TLVS,
-    THROTTLED,
     AgeMs,
     GetThermalResult,
     NvmeStatus,
@@ -273,6 +272,7 @@ from fabricbios.wire.thermal import (
     SensorStatus,
     SocStatus,
     SocTempMilliC,
+    Throttled,
     ThrottledBits,
 )
 from fabricbios.wire.tlv import RawTlv, Tlv, TlvTable, TlvValue
@@ -333,12 +333,12 @@ __all__ = [
     "SharingMode", "SocStatus", "SocTempMilliC", "Solicit", "SolicitResponse", "SolicitRetry", "SourceIp",
     "SriovPfPciAddr", "SriovVfIndex", "SriovVfPciAddr", "StatusOnly", "Struct", "SupportedIsolation",
     "SvcTcpBindParams", "SvcTcpBindResult", "SvcTcpQueryParams", "SvcTcpQueryResult", "TAGGED_SIZE", "TAG_SIZE",
-    "THERMAL_TLVS", "THROTTLED", "Tagger", "TaskletAffinity", "TaskletCancelParams", "TaskletCancelResult",
+    "THERMAL_TLVS", "Tagger", "TaskletAffinity", "TaskletCancelParams", "TaskletCancelResult",
     "TaskletFetchResultParams", "TaskletFetchResultResult", "TaskletLeaseAllocParams", "TaskletLeaseAllocResult",
     "TaskletLeaseFreeParams", "TaskletLeaseFreeResult", "TaskletLimits", "TaskletRight", "TaskletStatus",
-    "TaskletStatusParams", "TaskletStatusResult", "TaskletSubmitParams", "TaskletSubmitResult", "ThrottledBits",
-    "TierPreference", "TimeBound", "TimeSyncParams", "TimeSyncResult", "Tlv", "TlvTable", "TlvValue", "Token",
-    "Transports", "UDP", "UDP6", "VramOffset", "Withdraw", "WithdrawReason", "Write", "WriteBlock", "attenuate",
-    "mac_holds", "mint", "objection", "question_message", "sign_certificate", "sign_frame", "tag_in",
-    "verify_certificate", "verify_frame", "with_tag",
+    "TaskletStatusParams", "TaskletStatusResult", "TaskletSubmitParams", "TaskletSubmitResult", "Throttled",
+    "ThrottledBits", "TierPreference", "TimeBound", "TimeSyncParams", "TimeSyncResult", "Tlv", "TlvTable",
+    "TlvValue", "Token", "Transports", "UDP", "UDP6", "VramOffset", "Withdraw", "WithdrawReason", "Write",
+    "WriteBlock", "attenuate", "mac_holds", "mint", "objection", "question_message", "sign_certificate",
+    "sign_frame", "tag_in", "verify_certificate", "verify_frame", "with_tag",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 from fabricbios.wire.description import Message
 from fabricbios.wire.fields import i32, tlv_seq, u8, u32
@@ -11,7 +11,12 @@ from fabricbios.wire.tlv import Tlv, TlvTable, TlvValue
 SOURCE = "wire encoding, GET_THERMAL"
 
 COLDEST, HOTTEST = -40_000, 150_000  # milli-degrees C; anything beyond is malformed
-THROTTLED = 0x01  # bit 0 of throttled_bits
+
+
+class Throttled(IntFlag):
+    """Bits of throttled_bits; the others are reserved, and refused when set (D1)."""
+
+    THERMAL = 0x01
 
 
 class SensorStatus(IntEnum):
@@ -33,7 +38,7 @@ class SocStatus(Tlv, tag=0x0902, name="soc_status"):
 
 
 class ThrottledBits(Tlv, tag=0x0903, name="throttled_bits"):
-    throttled_bits: int = u8("bit 0: throttled; the others are reserved", only=(0, THROTTLED))
+    throttled_bits: int = u8("why the SoC is slowed down", flags=Throttled)
 
 
 class NvmeTempMilliC(Tlv, tag=0x0904, name="nvme_temp_milli_c"):
