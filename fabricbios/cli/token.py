@@ -149,5 +149,5 @@ def _show(t: Token, as_json: bool) -> None:
 
 
 def _plain(caveat: Any) -> dict[str, Any]:
-    values = caveat._asdict().items()
+    values = zip(type(caveat).FIELDS, caveat, strict=True)
     return {k: v.hex() if isinstance(v, bytes) else hex128(v) if k == "audience" else v for k, v in values}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,14 +20,15 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def info() -> tuple[tuple[str, str], ...]:
-    """Return GET_BUILD_INFO's pairs."""
+def info(paths: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return GET_BUILD_INFO's pairs; `path.PLANE` says which path serves a data plane, and why."""
     return (
         ("version", __version__),
         ("implementation", "fabricbios-linux"),
         ("python", platform.python_version()),
         ("kernel", platform.release()),
         ("machine", platform.machine()),
+        *((f"path.{plane}", how) for plane, how in paths.items()),
     )
 
 

@@ -112,7 +112,7 @@ class NodeService:
             boot=build.boot_id(),
             started=now(),
             policy=config.policy,
-            build_info=build.info(),
+            build_info=build.info(self.planes.reasons()),
             controller_key=controller,
             controller_pubkey=build.public(controller),
             max_leases=self.planes.max_leases,

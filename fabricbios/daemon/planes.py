@@ -55,6 +55,11 @@ class Planes:
         """Return plane -> which path serves it."""
         return {"fbmu": self.memory_path.label} if self.memory_path else {}
 
+    def reasons(self) -> dict[str, str]:
+        """Return plane -> which path serves it and why, for people."""
+        path = self.memory_path
+        return {"fbmu": f"{path.label}: {path.reason}"} if path else {}
+
     def counters(self) -> Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]]]]:
         """Return plane -> path -> counters.read_counters()'s object."""
         return {"fbmu": self.memory_path.counters()} if self.memory_path else {}
