@@ -16,9 +16,6 @@ DataOf = Callable[[Extent], Any]
 _GUARD = SLOT.offset["guard"] // 8
 """The aligned u64 that holds `auth` and `guard`: one load tells whether the slot changed hands."""
 
-# Enum members cost a lookup each time they are named.
-_FREE, _ACTIVE, _OK, _EXPIRED = SlotState.FREE, SlotState.ACTIVE, DpStatus.OK, DpStatus.EXPIRED
-
 
 class Lease:
     """What one question needs of its lease. What may change under it (state, expiry, write mark) is read each time.
@@ -29,14 +26,13 @@ class Lease:
     __slots__ = (
         "_bytes",
         "_counters",
-        "_expiry",
         "_reads",
         "_rejects",
-        "_state",
         "_words",
         "_write_mark",
         "_writes",
         "data",
+        "expiry_at",
         "guard",
         "guard_at",
         "has_own_tags",
@@ -45,9 +41,10 @@ class Lease:
         "max_write",
         "plane",
         "readable",
+        "state_at",
         "tag",
+        "take",
         "touched",
-        "window",
         "writable",
     )
 
@@ -61,7 +58,7 @@ class Lease:
         self._words = words
         self.guard_at = slot * SLOT.size // 8 + _GUARD
         self.guard = words[self.guard_at]
-        self._state, self._expiry, self._write_mark = at("state"), at("expiry_ns"), at("write_mark")
+        self.state_at, self.expiry_at, self._write_mark = at("state"), at("expiry_ns"), at("write_mark")
         self._counters = tuple(at(f"user_{name}") for name in ("reads", "writes", "bytes", "rejects"))
         self._reads = self._writes = self._bytes = self._rejects = 0
         self.touched = False  # something may have been counted that is not published
@@ -71,7 +68,7 @@ class Lease:
         self.max_read, self.max_write = field("max_read"), field("max_write")
         auth = DpAuth(field("auth"))
         self.has_own_tags = auth != DpAuth.HMAC_HEADER
-        self.window = Window(words, slot)
+        self.take = Window(words, slot).take
         self.tag = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).tag
         self.data = data_of(Extent(field("base"), self.length, field("device")))
 
@@ -79,12 +76,9 @@ class Lease:
         """Say whether the slot still belongs to this lease under this key."""
         return bool(self._words[self.guard_at] == self.guard)
 
-    def status(self, now_ns: int) -> DpStatus:
-        """Return OK, or why every authentic question is refused (D10)."""
-        state = self._words[self._state]
-        if state == _ACTIVE:
-            return _OK if now_ns < self._words[self._expiry] else _EXPIRED
-        return DpStatus.FENCED if state == SlotState.FENCED else _EXPIRED
+    def refusal(self) -> DpStatus:
+        """Return why a lease that is not open, or is over, refuses every authentic question (D10)."""
+        return DpStatus.FENCED if self._words[self.state_at] == SlotState.FENCED else DpStatus.EXPIRED
 
     def take_write(self, nonce: int) -> bool:
         """Note a WRITE that is about to be carried out; False if a later one was before it (D10)."""
@@ -131,10 +125,12 @@ class Leases:
         lease = self._held.get(lease_id)
         if lease is None or self.words[lease.guard_at] != lease.guard:
             lease = self._look_up(lease_id)
-        if lease is not None and not lease.touched:
-            lease.touched = True
-            self._touched.append(lease)
         return lease
+
+    def touch(self, lease: Lease) -> None:
+        """Note that something is counted of a lease until the next publish()."""
+        lease.touched = True
+        self._touched.append(lease)
 
     def publish(self) -> None:
         """Show in the slots what was counted of each lease that was asked for since the last time."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from fabricbios.dataplane.batch import HEAD_BYTES, HEADER, STRIDE, TAG_BYTES, Batch
 from fabricbios.dataplane.counters import COUNTED_OPS, CountedOp, DropReason
 from fabricbios.dataplane.leases import Lease, Leases
-from fabricbios.dataplane.slots import Plane
+from fabricbios.dataplane.slots import Plane, SlotState
 from fabricbios.dataplane.tally import Tally
 from fabricbios.model import DpOp, DpStatus
 
@@ -92,6 +92,7 @@ _MALFORMED, _UNKNOWN, _WRONG_PLANE, _BAD_TAG = (
     DropReason.WRONG_PLANE,
     DropReason.BAD_TAG,
 )
+_ACTIVE = SlotState.ACTIVE
 
 
 class Responder:
@@ -102,7 +103,8 @@ class Responder:
     ) -> None:
         self._rows = {head_of(server.magic, op.question): _row(server.magic, op) for op in server.operations()}
         tally.publish_also(leases.publish)
-        self._plane, self._find, self._tally, self._clock = server.plane, leases.find, tally, clock
+        self._plane, self._find, self._touch, self._words = server.plane, leases.find, leases.touch, leases.words
+        self._tally, self._clock = tally, clock
         self._arena, self._view, self._limit = batch.arena, memoryview(batch.arena), batch.limit
 
     def respond(self, b: int, n: int) -> int:
@@ -128,16 +130,18 @@ class Responder:
             covered = payload_len
         if not compare_digest(lease.tag(self._view[at + TAG_BYTES : at + PAYLOAD + covered]), tag):
             return self._tally.drop(_BAD_TAG)
-        reason = lease.window.take(nonce)
+        reason = lease.take(nonce)
         if reason is not None:
             return self._tally.drop(reason)
         self._tally.requests[counted] += 1
-        status = lease.status(self._clock())
-        if status:
-            lease.count_reject()
-            head, length = refusal, refuse(at, status)
-        else:
+        if not lease.touched:
+            self._touch(lease)
+        words = self._words
+        if words[lease.state_at] == _ACTIVE and self._clock() < words[lease.expiry_at]:
             head, length = answer, serve(lease, at, payload_len, nonce, first, second)
+        else:
+            lease.count_reject()
+            head, length = refusal, refuse(at, lease.refusal())
         _pack_answer(self._arena, at + TAG_BYTES, head, length)
         if lease.has_own_tags:  # HMAC_HEADER repeats the question's, which stands there
             self._view[at : at + TAG_BYTES] = lease.tag(self._view[at + TAG_BYTES : at + PAYLOAD + length])

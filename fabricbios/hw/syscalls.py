@@ -10,6 +10,7 @@ import ctypes
 import os
 import time
 from ctypes import c_int, c_long, c_size_t, c_uint, c_void_p
+from functools import partial
 from typing import Any
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02
@@ -21,7 +22,6 @@ _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 MEMBARRIER_CMD_GLOBAL = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
-CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
 
 
 class iovec(ctypes.Structure):
@@ -76,9 +76,8 @@ def _error(call: str) -> OSError:
     return OSError(number, f"{call}: {os.strerror(number)}")
 
 
-def boottime_ns() -> int:
-    """Return CLOCK_BOOTTIME: the clock of leases (D8), the same that BPF programs read."""
-    return time.clock_gettime_ns(CLOCK_BOOTTIME)
+boottime_ns = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+"""Return CLOCK_BOOTTIME: the clock of leases (D8), the same that BPF programs read. Read for every question."""
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
