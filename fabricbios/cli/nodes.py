@@ -9,7 +9,7 @@ import click
 from fabricbios.cli.output import document, duration, node_options, print_json, print_table, size
 from fabricbios.daemon.solicit import KINDS, Endpoint, ask
 from fabricbios.model import DISCOVERY_PORT, ResourceType, hex128
-from fabricbios.transport.asker import NodeEntry
+from fabricbios.transport.node_entry import NodeEntry
 from fabricbios.wire.inventory import ResourceSummary
 
 _SHORT_ID = 14

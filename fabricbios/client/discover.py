@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from fabricbios.transport.asker import NodeEntry
+from fabricbios.transport.node_entry import NodeEntry
 from fabricbios.transport.solicit import solicit
 from fabricbios.wire.discovery import Filter
 

@@ -1,6 +1,5 @@
-"""Sockets, clock and disk for discovery: drives core's `Discovery` (a node) or `Relay` on UDP 5700.
+"""Clock, disk and sockets for discovery: drives core's `Discovery` (a node) or `Relay` on UDP 5700.
 
-One socket an address bound, one a family for multicast heard, one an interface for multicast sent.
 Everything runs in the event loop's thread; only the sequence is written in another, because a disk may be slow.
 """
 
@@ -10,27 +9,23 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 
 from fabricbios.core.announcer import StoreSequence
 from fabricbios.core.discovery import Discovery, multicast_peers
 from fabricbios.core.relay import Relay
-from fabricbios.daemon import multicast
+from fabricbios.daemon.clock import now
 from fabricbios.daemon.reachable import reachable_address
 from fabricbios.daemon.statedir import StateDir
-from fabricbios.daemon.udp_port import UdpPort, bound, reaches, to_address, to_peer
+from fabricbios.daemon.udp_port import to_peer
+from fabricbios.daemon.udp_sockets import UdpSockets
 from fabricbios.errors import ConfigError
 from fabricbios.model import DISCOVERY_PORT, NS
 from fabricbios.ports import UdpPeer
-from fabricbios.transport.solicit import now
 from fabricbios.wire.discovery import WithdrawReason
 
 SEQUENCE_FILE = "announce.sequence"
-MAX_DATAGRAM = 2048  # a frame has at most 1400 (D2); asyncio allocates this much for each
-MAX_QUEUED = 8192  # datagrams that wait to be sent
-MAX_UNSENT = 1 << 20  # bytes that wait in asyncio for a full socket
-BATCH, PAUSE = 32, 0.001  # so many datagrams, then so many seconds for the other side's buffer to drain
 RESOLVE_AGAIN = 60.0
 GOODBYE_TIMEOUT = 2.0
 _log = logging.getLogger(__name__)
@@ -67,20 +62,16 @@ class DiscoveryService:
         self._core = core
         self._bind, self._port, self._ifaces, self._relays = tuple(bind), port, tuple(ifaces), tuple(relays)
         self._store = store
-        self._ports: list[tuple[asyncio.DatagramTransport, UdpPort]] = []
-        self._heard_by: list[asyncio.DatagramTransport] = []  # of the multicast groups
-        self._multicast: dict[str, socket.socket] = {}  # "group%iface" -> the socket that sends there
-        self._queue: deque[tuple[bytes, UdpPeer]] = deque()
+        self._sockets = UdpSockets(self._received, core.counts)
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns: int | None = None
-        self._pump: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
     @property
     def address(self) -> tuple[str, int]:
         """(first address bound, port), for the ready line. Once started."""
-        return self._bind[0], self._port
+        return self._bind[0], self._sockets.port
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
@@ -90,9 +81,9 @@ class DiscoveryService:
     async def start(self) -> None:
         """Bind, join, announce. AlreadyRunning: the port is taken. ConfigError: no such address or interface here."""
         try:
-            await self._open()
+            await self._sockets.open(self._bind, self._port, self._ifaces)
         except BaseException:
-            self._close()
+            self._sockets.close()
             raise
         if isinstance(self._core, Discovery):
             await self._resolve(self._core)
@@ -104,21 +95,17 @@ class DiscoveryService:
         if self._closing:
             return
         self._closing = True
-        if isinstance(self._core, Discovery) and self._ports:
-            self._core.withdraw(reason, now())
-            self.wake()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_TIMEOUT):
-                    while self._queue or not self._core.has_left:
-                        await asyncio.sleep(PAUSE)
+        if isinstance(self._core, Discovery) and self._sockets.is_open:
+            await self._say_goodbye(self._core, reason)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._close()
+        self._schedule(None)
+        self._sockets.close()
 
     def wake(self) -> None:
         """Look at the core again. Call it after `core.update`."""
-        self._timer = self._due_ns = None
+        self._schedule(None)
         self._core.handle_timer(now())
         self._follow_up()
 
@@ -126,21 +113,11 @@ class DiscoveryService:
         self._core.receive(data, peer, now())
         self._follow_up()
 
-    def _failed(self) -> None:
-        self.counts["udp", "error"] += 1
-
     def _follow_up(self) -> None:
         """Carry out, send and schedule what the core wants now."""
-        moment = now()
         while (effect := self._core.next_effect()) is not None:
             self._spawn(self._carry_out(effect))
-        for datagram in self._core.datagrams_to_send(moment):
-            if len(self._queue) < MAX_QUEUED:
-                self._queue.append(datagram)
-            else:
-                self.counts["udp", "queue_full"] += 1
-        if self._queue and self._pump is None:
-            self._send_some()
+        self._sockets.send(self._core.datagrams_to_send(now()))
         self._schedule(self._core.next_deadline())
 
     def _schedule(self, deadline: int | None) -> None:
@@ -152,68 +129,6 @@ class DiscoveryService:
         if deadline is not None:
             delay = max(0.0, (deadline - now().boot_ns) / NS)
             self._timer = asyncio.get_running_loop().call_later(delay, self.wake)
-
-    def _send_some(self) -> None:
-        self._pump = None
-        for _ in range(min(BATCH, len(self._queue))):
-            self._send(*self._queue.popleft())
-        if self._queue:
-            self._pump = asyncio.get_running_loop().call_later(PAUSE, self._send_some)
-
-    def _send(self, data: bytes, peer: UdpPeer) -> None:
-        try:
-            sender = self._multicast.get(peer.host)
-            if sender is not None:
-                host = peer.host if sender.family == socket.AF_INET6 else peer.host.partition("%")[0]
-                sender.sendto(data, to_address(peer._replace(host=host), sender.family))
-                return
-            transport = self._port_for(peer)
-            if transport.get_write_buffer_size() > MAX_UNSENT:  # type: ignore[attr-defined]  # asyncio's, and uvloop's
-                raise BlockingIOError
-            transport.sendto(data, to_address(peer, _family(transport)))
-        except OSError:  # the socket is full, the interface is gone, nobody is there: as good as lost on the way
-            self._failed()
-
-    def _port_for(self, peer: UdpPeer) -> asyncio.DatagramTransport:
-        """Return the socket that the peer wrote to, else one that reaches it: it may have asked by multicast."""
-        for transport, port in self._ports:
-            if peer.local and port.local == peer.local:
-                return transport
-        for transport, port in self._ports:
-            if reaches(_family(transport), port.local, peer):
-                return transport
-        raise OSError("no socket reaches it")
-
-    async def _open(self) -> None:
-        for address in self._bind:
-            sock = bound(address, self._port)
-            self._port = sock.getsockname()[1]
-            self._ports.append(await self._serve(sock, address))
-        if not self._ifaces:
-            return
-        for sock in multicast.receiving(self._ifaces, self._port):
-            self._heard_by.append((await self._serve(sock, ""))[0])
-        for peer in multicast_peers(self._ifaces, self._port):
-            group, _, iface = peer.host.partition("%")
-            self._multicast[peer.host] = multicast.sending(iface, group)
-
-    async def _serve(self, sock: socket.socket, local: str) -> tuple[asyncio.DatagramTransport, UdpPort]:
-        loop = asyncio.get_running_loop()
-        transport, port = await loop.create_datagram_endpoint(
-            lambda: UdpPort(local, self._received, self._failed), sock=sock
-        )
-        transport.max_size = MAX_DATAGRAM  # type: ignore[attr-defined]  # facts: 256 KiB a datagram otherwise
-        return transport, port
-
-    def _close(self) -> None:
-        for handle in (self._timer, self._pump):
-            if handle is not None:
-                handle.cancel()
-        for transport in (*self._heard_by, *(t for t, _ in self._ports)):
-            transport.close()
-        for sock in self._multicast.values():
-            sock.close()
-        self._queue.clear()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -234,6 +149,14 @@ class DiscoveryService:
             core.effect_succeeded(effect, now())
         self._follow_up()
 
+    async def _say_goodbye(self, core: Discovery, reason: WithdrawReason) -> None:
+        core.withdraw(reason, now())
+        self._follow_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_TIMEOUT):
+                while not (core.has_left and self._sockets.is_idle):
+                    await asyncio.sleep(0.001)
+
     async def _resolve(self, core: Discovery) -> None:
         """Look up the relays' names, and which of our addresses lead there. Either may change, or work later."""
         found = []
@@ -243,10 +166,9 @@ class DiscoveryService:
             except socket.gaierror as error:
                 _log.warning("relay %s: %s", host, error.strerror)
                 continue
-            peers = [to_peer(info[4], "") for info in infos]
-            usable = [p for p in peers if any(reaches(_family(t), u.local, p) for t, u in self._ports)]
+            usable = [peer for info in infos if self._sockets.reaches(peer := to_peer(info[4], ""))]
             found += usable[:1]
-        targets = [*found, *(UdpPeer(name, self._port) for name in self._multicast)]
+        targets = [*found, *multicast_peers(self._ifaces, self._sockets.port)]
         core.set_targets(targets)
         core.set_reachable(reachable_address(targets), now())
 
@@ -255,8 +177,3 @@ class DiscoveryService:
             await asyncio.sleep(RESOLVE_AGAIN)
             await self._resolve(core)
             self._follow_up()
-
-
-def _family(transport: asyncio.DatagramTransport) -> int:
-    family: int = transport.get_extra_info("socket").family
-    return family

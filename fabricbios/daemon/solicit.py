@@ -11,7 +11,7 @@ import click
 from fabricbios.daemon.settings import parse_endpoint
 from fabricbios.errors import TimedOut
 from fabricbios.model import DISCOVERY_PORT, ResourceType, hex128
-from fabricbios.transport.asker import NodeEntry
+from fabricbios.transport.node_entry import NodeEntry
 from fabricbios.transport.solicit import solicit
 from fabricbios.wire.discovery import Filter, FilterField, FilterOp
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from fabricbios.errors import Disconnected, TimedOut
 from fabricbios.model import MULTICAST_V4, MULTICAST_V6, NS, Instant
-from fabricbios.transport.asker import NodeEntry, Question
+from fabricbios.transport.asker import Question
+from fabricbios.transport.node_entry import NodeEntry
 from fabricbios.wire.discovery import Filter
 
 RECEIVE_BUFFER = 4 << 20  # a long list comes in a burst; the kernel may give less

@@ -19,7 +19,7 @@ from fabricbios.core.discovery import Discovery
 from fabricbios.core.relay import Relay
 from fabricbios.daemon.discovery import DiscoveryService
 from fabricbios.model import hex128
-from fabricbios.transport.asker import NodeEntry
+from fabricbios.transport.node_entry import NodeEntry
 from fabricbios.transport.solicit import solicit
 
 pytestmark = pytest.mark.netns

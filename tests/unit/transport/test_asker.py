@@ -7,7 +7,8 @@ from discovery_rig import ASKER, announcing, at, facts, frame, key, memory, node
 from fabricbios.core.relay import Relay
 from fabricbios.model import Binding, Health
 from fabricbios.ports import UdpPeer
-from fabricbios.transport.asker import NodeEntry, Question
+from fabricbios.transport.asker import Question
+from fabricbios.transport.node_entry import NodeEntry
 from fabricbios.wire.discovery import SolicitResponse, SolicitRetry
 from fabricbios.wire.fragmentation import cut
 from fabricbios.wire.frame import Frame, FrameFlag, MsgType
