@@ -26,6 +26,7 @@ from fabricbios.wire import (
 
 Consequence = Callable[[NodeState, Lease, Happened, Instant], None]
 
+_NAMES = {what: f"lease.{what.name.lower()}" for what in What}
 _STATUS_OF = {
     errno.ENOSPC: Status.CAPACITY_EXCEEDED,
     errno.ENOMEM: Status.CAPACITY_EXCEEDED,
@@ -37,14 +38,11 @@ def follow(state: NodeState, lease: Lease, happened: Sequence[Happened], now: In
     """Call after every call of a Lease's methods that may have changed it."""
     state.leases.settle(lease)
     for h in happened:
-        state.audit.note(now, f"lease.{h.what.name.lower()}", lease.spec.lease_id, lease.spec.holder, _detail(h))
+        detail = str(h.error) if h.error else ""
+        state.audit.note(now, _NAMES[h.what], lease.spec.lease_id, lease.spec.holder, detail)
         consequence = _CONSEQUENCES.get(h.what)
         if consequence is not None:
             consequence(state, lease, h, now)
-
-
-def _detail(h: Happened) -> str:
-    return str(h.error) if h.error else ""
 
 
 def answered_tlvs(lease: Lease, from_plane: tuple[Any, ...]) -> tuple[Any, ...]:

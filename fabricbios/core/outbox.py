@@ -10,6 +10,7 @@ from fabricbios.wire import ErrorResult, Frame, LeaseEvent, MsgType, Reason, Res
 
 BAD_FRAME = 1  # D6: application error of a stream whose frame cannot be read
 MAX_REASON = 200
+_KNOWN = frozenset(map(int, Op))
 
 
 class Push(NamedTuple):
@@ -38,7 +39,14 @@ class Outbox:
         self._waiting: list[tuple[bytes, Destination]] = []
         self._connections: dict[int, dict[int, None]] = {}  # node_id -> connections, in order of opening
         self._owner: dict[int, int] = {}
-        self.ops: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[int, Status], int] = {}
+        self._resets = 0
+
+    @property
+    def ops(self) -> dict[tuple[str, str], int]:
+        """Return answers by op and status name; ("unreadable", "RESET") counts resets."""
+        counts = {(Op(op).name if op >= 0 else "unknown", s.name): n for (op, s), n in self._counts.items()}
+        return {**counts, ("unreadable", "RESET"): self._resets} if self._resets else counts
 
     def take(self) -> list[tuple[bytes, Destination]]:
         waiting, self._waiting = self._waiting, []
@@ -70,8 +78,8 @@ class Outbox:
         self.respond(peer, request_id, op, status, result, now)
 
     def respond(self, peer: StreamPeer, request_id: int, op: int, status: Status, result: bytes, now: Instant) -> None:
-        key = (_op_name(op), status.name)
-        self.ops[key] = self.ops.get(key, 0) + 1
+        key = (op if op in _KNOWN else -1, status)  # bounded: peers choose the number
+        self._counts[key] = self._counts.get(key, 0) + 1
         payload = Response(int(status), op, result).pack()
         self._waiting.append((self._frame(MsgType.RESPONSE, request_id, payload, now), peer))
 
@@ -82,17 +90,9 @@ class Outbox:
             self._waiting.append((self._frame(MsgType.LEASE_EVENT, 0, payload, now), Push(connection)))
 
     def reset(self, peer: StreamPeer) -> None:
-        self.ops["unreadable", "RESET"] = self.ops.get(("unreadable", "RESET"), 0) + 1
+        self._resets += 1
         self._waiting.append((b"", Reset(peer.connection, peer.stream, BAD_FRAME)))
 
     def _frame(self, msg_type: MsgType, request_id: int, payload: bytes, now: Instant) -> bytes:
         self._nonce = max(self._nonce + 1, now.unix_ms)
         return Frame(int(msg_type), 0, request_id, self._nonce, self._node_id, payload).pack()
-
-
-def _op_name(op: int) -> str:
-    """Return a label of bounded variety: peers choose the number."""
-    try:
-        return Op(op).name
-    except ValueError:
-        return "unknown"
