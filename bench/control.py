@@ -3,13 +3,15 @@
 The peer is aioquic's stock asyncio server and client without a check, a frame or a certificate of the client. Ours
 is measured twice: the transport alone, with a handler that echoes, and a real `fabricbiosd node` process,
 where PING is read, decided and answered by the core, and LEASE_ALLOC with LEASE_FREE binds and zeroes
-memory and writes the journal. All take turns in short slices, so that a busy neighbour hits all alike.
+memory and writes the journal. All take turns in short slices, so that a busy neighbour hits all alike, and a ratio
+is the median over the turns. "a CPU second" counts the processor time of both ends: the steadiest figure.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import statistics
 import subprocess
@@ -30,6 +32,7 @@ from aioquic.quic.events import QuicEvent, StreamDataReceived
 from report import Row, run
 
 from fabricbios.client import Node, connect
+from fabricbios.client.node import HOLD
 from fabricbios.model import DpAuth, Op, ResourceType
 from fabricbios.transport import Identity, accept_anyone, dial
 from fabricbios.wire import Frame, LeaseAllocParams, LeaseAllocResult, LeaseFreeParams, MsgType, Request, Response
@@ -37,7 +40,14 @@ from fabricbios.wire import Frame, LeaseAllocParams, LeaseAllocResult, LeaseFree
 FLIGHTS = (1, 32)
 LEASE_BYTES = 4096
 PEER = "aioquic echo"
-Work = Callable[[], Awaitable[object]]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Work(NamedTuple):
+    """One kind of operation, and the process that serves it."""
+
+    do: Callable[[], Awaitable[object]]
+    server: int
 
 
 class Sizes(NamedTuple):
@@ -67,12 +77,12 @@ class StockClient(QuicConnectionProtocol):
 
 
 @contextmanager
-def process(*command: str) -> Iterator[str]:
-    """Start a server; give its first line."""
+def process(*command: str) -> Iterator[tuple[str, int]]:
+    """Start a server; give its first line and its process id."""
     started = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert started.stdout is not None
-        yield started.stdout.readline()
+        yield started.stdout.readline(), started.pid
     finally:
         started.terminate()
         started.wait(15)
@@ -83,52 +93,51 @@ def echo(kind: str, size: int) -> Any:
 
 
 @contextmanager
-def node_process() -> Iterator[int]:
-    """Run a node on loopback with a simulated machine; give its control port."""
+def node_process() -> Iterator[tuple[int, int]]:
+    """Run a node on loopback with a simulated machine; give its control port and process id."""
     with tempfile.TemporaryDirectory() as home:
         flags = ["--state-dir", f"{home}/s", "--runtime-dir", f"{home}/r", "--trust-dir", f"{home}/t", "--xdp", "off"]
         flags += [part for port in ("control", "discovery", "fbmu", "fbbu") for part in (f"--{port}-port", "0")]
         flags += ["--bind", "127.0.0.1", "--mem-capacity", "16MiB", "--drivers", "simulated", "--log-format", "json"]
-        with process("-m", "fabricbios.daemon", "node", *flags) as ready:
-            yield json.loads(ready.removeprefix("ready "))["control"]["port"]
+        with process("-m", "fabricbios.daemon", "node", *flags) as (ready, pid):
+            yield json.loads(ready.removeprefix("ready "))["control"]["port"], pid
 
 
-async def slice_of(work: Work, flight: int, seconds: float) -> list[float]:
-    """Keep `flight` operations under way for `seconds`; return how long each took."""
+class Slice(NamedTuple):
+    """How long each operation took, and the processor time of both ends, in seconds."""
+
+    took: list[float]
+    cpu: float
+
+
+def cpu_of(pid: int) -> float:
+    """Return the processor time that a process has had, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+async def slice_of(work: Work, flight: int, seconds: float) -> Slice:
+    """Keep `flight` operations under way for `seconds`."""
     took: list[float] = []
+    cpu = cpu_of(work.server) + time.process_time()
     end = time.perf_counter() + seconds
 
     async def one_after_the_other() -> None:
         while (start := time.perf_counter()) < end:
-            await work()
+            await work.do()
             took.append(time.perf_counter() - start)
 
     await asyncio.gather(*(one_after_the_other() for _ in range(flight)))
-    return took
+    return Slice(took, cpu_of(work.server) + time.process_time() - cpu)
 
 
-class Result(NamedTuple):
-    rate: float
-    p50: float
-    p99: float
-    spread: float
-
-
-async def take_turns(works: dict[str, Work], flight: int, seconds: float, runs: int) -> dict[str, Result]:
+async def take_turns(works: dict[str, Work], flight: int, seconds: float, runs: int) -> dict[str, list[Slice]]:
     """Measure every work in `runs` slices of `seconds`, one after the other in each run."""
-    found: dict[str, list[list[float]]] = {name: [] for name in works}
+    found: dict[str, list[Slice]] = {name: [] for name in works}
     for _ in range(runs):
         for name, work in works.items():
             found[name].append(await slice_of(work, flight, seconds))
-    return {name: summary(slices, seconds) for name, slices in found.items()}
-
-
-def summary(slices: Sequence[list[float]], seconds: float) -> Result:
-    rates = [len(one) / seconds for one in slices]
-    median = statistics.median(rates)
-    every = sorted(t for one in slices for t in one)
-    p50, p99 = every[len(every) // 2], every[len(every) * 99 // 100]
-    return Result(median, p50 * 1000, p99 * 1000, (max(rates) - min(rates)) / median)
+    return found
 
 
 def frame(op: Op, params: bytes, token: bytes = b"") -> int:
@@ -142,14 +151,14 @@ def answer(op: Op, result: bytes) -> int:
     return len(Frame(msg_type=MsgType.RESPONSE, flags=0, request_id=1, nonce=1, sender=1, payload=payload).pack())
 
 
-def stock_work(client: StockClient, *sizes: Sizes) -> Work:
+def stock_work(client: StockClient, server: int, *sizes: Sizes) -> Work:
     questions = [bytes(size.question) for size in sizes]
 
     async def work() -> None:
         for question in questions:
             await client.request(question)
 
-    return work
+    return Work(work, server)
 
 
 async def alloc_and_free(node: Node) -> LeaseAllocResult:
@@ -158,13 +167,13 @@ async def alloc_and_free(node: Node) -> LeaseAllocResult:
     return lease
 
 
-async def stock_client(stack: AsyncExitStack, answer_size: int) -> StockClient:
-    port = int(stack.enter_context(echo("stock", answer_size)))
+async def stock_client(stack: AsyncExitStack, answer_size: int) -> tuple[StockClient, int]:
+    port, pid = stack.enter_context(echo("stock", answer_size))
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["echo"], verify_mode=ssl.CERT_NONE)
-    client = stock_connect("127.0.0.1", port, configuration=configuration, create_protocol=StockClient)
+    client = stock_connect("127.0.0.1", int(port), configuration=configuration, create_protocol=StockClient)
     found = await stack.enter_async_context(client)
     assert isinstance(found, StockClient)
-    return found
+    return found, pid
 
 
 async def measure(quick: bool) -> list[Row]:
@@ -173,27 +182,25 @@ async def measure(quick: bool) -> list[Row]:
     async with AsyncExitStack() as stack:
         ping = Sizes(frame(Op.PING, b""), answer(Op.PING, bytes(8)))
         stock = await stock_client(stack, ping.answer)
-        link = await dial(
-            "127.0.0.1", int(stack.enter_context(echo("ours", ping.answer))), Identity.generate(), accept_anyone
-        )
+        echo_port, echo_pid = stack.enter_context(echo("ours", ping.answer))
+        link = await dial("127.0.0.1", int(echo_port), Identity.generate(), accept_anyone)
         stack.callback(link.close)
-        port = stack.enter_context(node_process())
+        port, pid = stack.enter_context(node_process())
         node = await stack.enter_async_context(connect("127.0.0.1", port, identity=Identity.generate()))
         lease = await alloc_and_free(node)
-        pair = lease_sizes(lease, await node.tokens.get(next(iter(node.tokens._held))[0]))
-        stock_pair = await stock_client(stack, pair[0].answer)
+        pair = lease_sizes(lease, await node.tokens.get(HOLD))
         question = bytes(ping.question)
+        works = {
+            PEER: stock_work(*stock, ping),
+            "transport": Work(lambda: link.request(question), echo_pid),
+            "PING": Work(node.ping, pid),
+            "pair": stock_work(*await stock_client(stack, pair[0].answer), *pair),
+            "LEASE_ALLOC+FREE": Work(lambda: alloc_and_free(node), pid),
+        }
         for flight in FLIGHTS:
-            works = {
-                PEER: stock_work(stock, ping),
-                "transport": lambda: link.request(question),
-                "PING": node.ping,
-                "pair": stock_work(stock_pair, *pair),
-                "LEASE_ALLOC+FREE": lambda: alloc_and_free(node),
-            }
             found = await take_turns(works, flight, seconds, runs)
             for name, peer in (("transport", PEER), ("PING", PEER), ("LEASE_ALLOC+FREE", "pair")):
-                rows += rows_of(f"{name}, {flight} in flight", found[name], found[peer], runs)
+                rows += rows_of(f"{name}, {flight} in flight", found[name], found[peer], seconds)
     return rows
 
 
@@ -205,13 +212,26 @@ def lease_sizes(lease: LeaseAllocResult, token: bytes) -> tuple[Sizes, Sizes]:
     return Sizes(frame(Op.LEASE_ALLOC, params, token), longer), Sizes(free, longer)
 
 
-def rows_of(case: str, ours: Result, peer: Result, runs: int) -> list[Row]:
-    rate = Row(case, ours.rate, "ops/s", PEER, peer.rate, ours.rate / peer.rate, runs, max(ours.spread, peer.spread))
+def rows_of(case: str, ours: Sequence[Slice], peer: Sequence[Slice], seconds: float) -> list[Row]:
+    """Compare slice by slice: neighbours in time had the same neighbours on the machine."""
     return [
-        rate,
-        Row(f"{case}, p50", ours.p50, "ms", PEER, peer.p50, peer.p50 / ours.p50, runs, rate.spread),
-        Row(f"{case}, p99", ours.p99, "ms", PEER, peer.p99, peer.p99 / ours.p99, runs, rate.spread),
+        row(case, "ops/s", [len(s.took) / seconds for s in ours], [len(s.took) / seconds for s in peer]),
+        row(f"{case}, a CPU second", "ops", [len(s.took) / s.cpu for s in ours], [len(s.took) / s.cpu for s in peer]),
+        row(f"{case}, p50", "ms", [at(s, 50) for s in ours], [at(s, 50) for s in peer]),
+        row(f"{case}, p99", "ms", [at(s, 99) for s in ours], [at(s, 99) for s in peer]),
     ]
+
+
+def at(one: Slice, percent: int) -> float:
+    """Return the percentile of a slice's times, in milliseconds."""
+    return sorted(one.took)[len(one.took) * percent // 100] * 1000
+
+
+def row(case: str, unit: str, ours: list[float], peer: list[float]) -> Row:
+    ratios = [p / o if unit == "ms" else o / p for o, p in zip(ours, peer, strict=True)]
+    median, ratio = statistics.median(ours), statistics.median(ratios)
+    spread = (max(ratios) - min(ratios)) / ratio
+    return Row(case, median, unit, PEER, statistics.median(peer), ratio, len(ours), spread)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
