@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 
+from fabricbios.dataplane.segments import Segments, can_segment
 from fabricbios.hw.syscalls import IP_PKTINFO, MSG_DONTWAIT, iovec, mmsghdr, msghdr, recvmmsg_raw, sendmmsg_raw
 from fabricbios.wire.dataplane import DP_HEADER_SIZE, TAGGED_SIZE
 
@@ -21,7 +22,7 @@ STRIDE = 2048
 """Bytes from one buffer of the arena to the next."""
 DATAGRAM_LIMIT = {socket.AF_INET: 1472, socket.AF_INET6: 1452}
 """UDP payload of a datagram (D10)."""
-_CONTROL = 64
+_NAME, _CONTROL = 32, 64
 _HDR_BYTES, _HDR_U32, _LEN_AT = ctypes.sizeof(mmsghdr), ctypes.sizeof(mmsghdr) // 4, mmsghdr.msg_len.offset // 4
 
 
@@ -36,11 +37,7 @@ class Batch:
         self._sock, self._count = sock, count
         self.limit = DATAGRAM_LIMIT[socket.AddressFamily(sock.family)]
         self.arena = bytearray(count * STRIDE)
-        self._memory = (
-            (ctypes.c_char * len(self.arena)).from_buffer(self.arena),
-            ctypes.create_string_buffer(32 * count),
-            ctypes.create_string_buffer(_CONTROL * count),
-        )
+        self._names, self._controls = bytearray(_NAME * count), bytearray(_CONTROL * count)
         room = self.limit + 1 - HEADER
         self._in_pieces, self._out_pieces = self._pieces(room), self._pieces(0)
         self._questions, self._answers = self._headers(self._in_pieces), self._headers(self._out_pieces)
@@ -50,11 +47,13 @@ class Batch:
         self._answer_bytes = memoryview(self._answers)
         self._piece_u64 = memoryview(self._out_pieces).cast("Q")
         self._sends = list(range(count))
-        self._queued = 0
+        self._queued, self._has_holes = 0, False
+        first = mmsghdr.from_buffer(self._answers)
+        self._segments = Segments(sock.fileno(), first) if can_segment(sock) else None
 
     def _pieces(self, room: int) -> bytearray:
         """Return three iovecs a buffer, in the order of the wire: header, tag, `room` bytes of payload."""
-        start = ctypes.addressof(self._memory[0])
+        start = _address(self.arena)
         raw = bytearray(3 * self._count * ctypes.sizeof(iovec))
         pieces = (iovec * (3 * self._count)).from_buffer(raw)
         for b in range(self._count):
@@ -65,14 +64,16 @@ class Batch:
         return raw
 
     def _headers(self, pieces: bytearray) -> bytearray:
-        names, controls = (ctypes.addressof(m) for m in self._memory[1:])
+        names, controls = _address(self._names), _address(self._controls)
         iovs, width = _address(pieces), ctypes.sizeof(iovec)
         name_bytes, control_bytes = _address_sizes(self._sock)
         raw = bytearray(self._count * _HDR_BYTES)
         headers = (mmsghdr * self._count).from_buffer(raw)
         for b in range(self._count):
             control = controls + _CONTROL * b if control_bytes else None
-            headers[b].msg_hdr = msghdr(names + 32 * b, name_bytes, iovs + 3 * width * b, 3, control, control_bytes, 0)
+            headers[b].msg_hdr = msghdr(
+                names + _NAME * b, name_bytes, iovs + 3 * width * b, 3, control, control_bytes, 0
+            )
         return raw
 
     def fileno(self) -> int:
@@ -94,6 +95,7 @@ class Batch:
     def queue(self, b: int, payload_len: int) -> None:
         """Send what stands in buffer b, with so many bytes of payload, at the next flush."""
         j = self._queued
+        self._has_holes = j != b
         self._piece_u64[6 * b + 5] = payload_len
         if self._sends[j] != b:
             self._sends[j] = b
@@ -103,14 +105,28 @@ class Batch:
 
     def flush(self) -> int:
         """Send what was queued; return how many the kernel would not take (an unreachable address, say)."""
-        done, refused, queued = 0, 0, self._queued
-        start, fd = self._answers_at, self._sock.fileno()
+        queued, self._queued = self._queued, 0
+        done = self._send_as_one(queued) if queued > 1 and self._segments else 0
+        return self._send_each(done, queued) if done < queued else 0
+
+    def _send_as_one(self, queued: int) -> int:
+        """Send answers that are alike in one message; return how many were sent, 0 where they are not alike."""
+        assert self._segments is not None
+        lengths = self._piece_u64[5 : 6 * queued : 6].tolist()
+        if self._has_holes or lengths.count(lengths[0]) != queued:
+            return 0
+        for addresses, width in ((self._names, _NAME), (self._controls, _CONTROL)):
+            if addresses[: width * queued] != addresses[:width] * queued:
+                return 0
+        return self._segments.send(queued, HEADER + lengths[0])
+
+    def _send_each(self, done: int, queued: int) -> int:
+        refused, fd = 0, self._sock.fileno()
         while done < queued:
-            n = sendmmsg_raw(fd, start + done * _HDR_BYTES, queued - done, 0)
+            n = sendmmsg_raw(fd, self._answers_at + done * _HDR_BYTES, queued - done, 0)
             if n < 0:
                 n, refused = 1, refused + 1
             done += n
-        self._queued = 0
         return refused
 
 

@@ -173,3 +173,20 @@ def test_forged_replayed_and_expired_on_a_real_link(node: Node) -> None:
         time.sleep(0.01)
     assert (drops["replayed"], drops["bad_tag"]) == (1, 1)
     assert bytes(node.memory.view[:4]) == b"once"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_window_of_the_longest_reads_comes_back_whole(node: Node, family: socket.AddressFamily) -> None:
+    """Answers that leave as one message arrive as the datagrams that they are."""
+    limits = node.bind(NODE[family][1])
+    data = os.urandom(65536)
+    node.plane.write(LEASE_ID, 0, data)
+    with node.asker(family, NODE[family][1]) as asker:
+        asker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        for nonce in range(1, 47):
+            offset = (nonce - 1) * limits.max_read
+            asker.send(read(offset, min(limits.max_read, 65536 - offset), nonce))
+        answers = {
+            struct.unpack_from(">Q", answer, 32)[0]: answer[64:] for answer in (asker.recv(2048) for _ in range(46))
+        }
+    assert b"".join(answers[nonce] for nonce in sorted(answers)) == data[: 46 * limits.max_read]
