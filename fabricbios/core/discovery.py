@@ -16,15 +16,25 @@ from fabricbios.core.answers import Answers, Datagram, address_bytes
 from fabricbios.core.filters import matches
 from fabricbios.core.gate import Gate, Incoming
 from fabricbios.core.trust import TrustStore
-from fabricbios.errors import WireError
+from fabricbios.errors import ConfigError, WireError
 from fabricbios.model import DISCOVERY_PORT, MULTICAST_V4, MULTICAST_V6, NS, Instant
 from fabricbios.ports import UdpPeer
+from fabricbios.wire.certificate import Certificate
 from fabricbios.wire.discovery import Solicit, WithdrawReason
 from fabricbios.wire.frame import MsgType
 
 MIN_GAP_NS = NS  # between two announcements, however often the facts change
 STORE_AGAIN_NS = 5 * NS
 _MAPPED = bytes(10) + b"\xff\xff"
+
+
+def _check_certificate(facts: NodeFacts) -> None:
+    """Before the first announcement fails by it, where nobody would see."""
+    try:
+        if facts.certificate:
+            Certificate.unpack(facts.certificate)
+    except WireError as error:
+        raise ConfigError(f"this node's certificate (node.cert) is none: {error}: issue a new one") from None
 
 
 def multicast_peers(ifaces: Sequence[str], port: int = DISCOVERY_PORT) -> tuple[UdpPeer, ...]:
@@ -47,7 +57,11 @@ class Discovery:
         trust: TrustStore | None = None,
         rng: Callable[[int], bytes],
     ) -> None:
-        """`ttl_secs` 0 means three intervals, so that two announcements may be lost (D4)."""
+        """`ttl_secs` 0 means three intervals, so that two announcements may be lost (D4).
+
+        Raises ConfigError for a certificate in `facts` that is none.
+        """
+        _check_certificate(facts)
         ttl = ttl_secs or max(1, round(3 * interval_secs))
         self._announcer = Announcer(private_key, last_sequence=last_sequence, ttl_secs=ttl, rng=rng)
         self.node_id = self._announcer.node_id

@@ -4,6 +4,7 @@ import pytest
 from discovery_rig import ASKER, announced, announcing, at, facts, frame, key, memory, node_id, question, raw, rng
 
 from fabricbios.core.discovery import Discovery, multicast_peers
+from fabricbios.errors import ConfigError
 from fabricbios.model import Binding, Health
 from fabricbios.ports import UdpPeer
 from fabricbios.wire.discovery import Announce, Filter, SolicitResponse, Withdraw, WithdrawReason
@@ -36,6 +37,11 @@ def test_an_announcement_says_who_where_and_what() -> None:
     assert announce.resources == (memory(),)
     assert [type(t) for t in announce.extensions] == [Transports, NodeCertificate]
     assert announce.extensions[1].pack() == certificate.pack()
+
+
+def test_a_certificate_that_is_none_is_told_before_anything_is_announced() -> None:
+    with pytest.raises(ConfigError, match=r"node\.cert"):
+        Discovery(ONE, facts(certificate=b"junk"), rng=rng())
 
 
 def test_every_interval_to_every_target() -> None:
