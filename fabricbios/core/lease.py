@@ -19,7 +19,7 @@ from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Re
 from fabricbios.core.happened import Cause, Happened, Job, Teardown, What
 from fabricbios.core.record import Kept
 from fabricbios.errors import LocalMisuse
-from fabricbios.model import NS, Instant, LeaseState
+from fabricbios.model import NS, Instant, LeaseState, ResourceType
 from fabricbios.ports import LeaseSpec
 
 # Every legal move. FREE has no way out; FENCED only the one that FENCE_CLEAR proves.
@@ -34,6 +34,7 @@ TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
 }
 BOUND = frozenset({LeaseState.ACTIVE, LeaseState.GRACE, LeaseState.WARNED})
 
+OUTLIVES_POWER = frozenset({ResourceType.BLOCK})  # memory forgets at a power cut what its journal forgets
 UNDO_FOR_NS = 5 * NS  # D8: a step is retried that long, then it fences
 FIRST_RETRY_NS, LAST_RETRY_NS = NS // 20, NS
 FORGET_AFTER_NS = 30 * NS  # D10
@@ -217,7 +218,7 @@ class Lease:
             return Adopt(self.spec)
         if not self._written:
             entry = record.lease_entry(Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot))
-            return Record(self.spec, entry, durable=True)
+            return Record(self.spec, entry, durable=self.spec.kind in OUTLIVES_POWER)
         if self.done < len(self.plan):
             return Do(self.spec, self.plan[self.done])
         return self._record("bound")
@@ -233,7 +234,7 @@ class Lease:
     def _undo_or_end(self) -> Effect:
         if self.done:
             return Undo(self.spec, self.plan[self.done - 1])
-        return self._record("end", durable=True)
+        return self._record("end")
 
     def _fenced_next(self) -> Effect | None:
         assert self.teardown is not None

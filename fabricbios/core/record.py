@@ -15,8 +15,12 @@ An entry is a JSON object with `v` (1) and `rec`:
 | revoked | token_id, until | before CAP_REVOKE is answered |
 
 Ids are hex, because JSON's numbers end at 2**53. The dp_key is never written: an adopting data plane
-still has it, and LEASE_ATTACH makes a new one. `boot` is the kernel's boot id: `expires_ns` counts
-CLOCK_BOOTTIME and means nothing after a reboot, so leases of another boot are torn down.
+still has it, and LEASE_ATTACH makes a new one. What a kill must not lose the kernel has when a Record
+succeeds; on the disk are the leases of what outlives a power cut (blocks), fences, epochs and revocations
+(entries are in order, so a later one on the disk brings the earlier ones).
+
+`boot` is the kernel's boot id: `expires_ns` counts CLOCK_BOOTTIME and means nothing after a reboot, so leases
+of another boot are torn down.
 """
 
 from __future__ import annotations

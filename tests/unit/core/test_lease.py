@@ -378,3 +378,10 @@ def act(lease: Lease, effect: Effect, held: set[str], now: Instant, rng: random.
 def test_nothing_survives_teardown() -> None:
     for seed in range(3000):
         play(seed)
+
+
+@pytest.mark.parametrize(("kind", "durable"), [(ResourceType.MEM, False), (ResourceType.BLOCK, True)])
+def test_only_what_outlives_a_power_cut_waits_for_the_disk(kind: ResourceType, durable: bool) -> None:
+    effect = Lease(SPEC._replace(kind=kind), ("a",), 0, 1010, "boot").next_effect()
+    assert isinstance(effect, Record)
+    assert effect.durable is durable
