@@ -51,6 +51,7 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
     token = state.tokens.authentic(ask.token, ask.peer, now)
     if not token.perms & ALLOC:
         raise Refused.of(Status.INSUFFICIENT_PERM, "the token lacks ALLOC")
+    state.tokens.take_rate(token, now)  # what is refused below counts too
     limits = state.limits(ask)
     duration = min(_positive(params.duration_secs), limits.max_ttl, MAX_TTL_SECS)
     grace = min(params.grace_secs, limits.max_grace, MAX_GRACE_SECS)
@@ -61,7 +62,6 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
     wish = _wish(ask, params, token)
     granted = state.admission.admit(wish, limits)
     state.tokens.check_scope(token, Scope(Perm.ALLOC, granted.offer.resource.resource_id, None, granted.size))
-    state.tokens.take_rate(token, now)
     spec = _spec(state, ask, wish, granted, token, now.boot_ns + duration * NS)
     ends_unix = _ends_unix(now, duration)
     lease = Lease(spec, granted.offer.steps(spec), grace * NS, ends_unix, state.setup.boot)
@@ -164,7 +164,10 @@ def _end(state: NodeState, lease: Lease, ask: Ask, cause: Cause, now: Instant) -
 
 
 def revoke(state: NodeState, ask: Ask, params: LeaseRevokeParams, now: Instant) -> bytes | None:
-    """Take a lease back: one's own, or another's with a REVOKE token; at once, or after a warning."""
+    """Take a lease back: one's own, or another's with a REVOKE token; at once, or after a warning.
+
+    A lease that is unknown or over is an outcome of its own here (NotFound), not a status.
+    """
     lease = state.leases.get(params.lease_id)
     if lease is None or lease.state is LeaseState.FREE:
         return LeaseRevokeResult(int(RevokeOutcome.NOT_FOUND)).pack()
@@ -206,7 +209,7 @@ def _status(lease: Lease, now: Instant) -> LeaseStatus:
 
 
 def list_active(state: NodeState, ask: Ask, params: Any, now: Instant) -> bytes:
-    """The asker's own leases first, then others': 4096 at most, whose without ADMIN nobody learns."""
+    """List the asker's own leases first, then others', 4096 at most (D1); whose those are only an ADMIN token shows."""
     admin = False
     if ask.token:
         token = state.tokens.authentic(ask.token, ask.peer, now)

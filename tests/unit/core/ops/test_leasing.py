@@ -40,6 +40,7 @@ from fabricbios.wire import (
     LeaseRevokeParams,
     LeaseRevokeResult,
     Range,
+    RateLimit,
     RawTlv,
     Token,
 )
@@ -497,3 +498,13 @@ def test_a_lease_for_another_nodes_token_is_refused() -> None:
     assert alloc(node, token=other.token(1)) is Status.INVALID_TOKEN
     with pytest.raises(Refused, match="INVALID_TOKEN"):
         node.alloc(1, token=node.token(1, audience=2))
+
+
+def test_what_is_refused_counts_against_the_tokens_rate() -> None:
+    node = FakeNode()
+    token = attenuate(Token.unpack(node.token(1)), RateLimit(2)).pack()
+    assert [alloc(node, token=token, size=0) for _ in range(3)] == [
+        Status.INVALID_ARGS,
+        Status.INVALID_ARGS,
+        Status.RATE_LIMITED,
+    ]
