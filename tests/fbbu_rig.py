@@ -52,7 +52,7 @@ class FbbuRig:
         self.table = SlotTable(board, [index])
         self.tally = Tally(memoryview(bytearray(COUNTERS.size)))
         fd = os.open(file, os.O_RDWR)
-        self.stores = Stores([fd])
+        self.stores = Stores([(fd, FILE_BYTES)])
         os.close(fd)
         leases = Leases(Plane.FBBU, board, index, self.stores.span)
         with socket.socket(family, socket.SOCK_DGRAM) as unbound:

@@ -153,7 +153,7 @@ class BlockPlane:
             status, span = self._judge(lease_id, Perm.WRITE, index, len(data) // BLOCK_SIZE)
             if status or span is None:
                 return status
-            done = span.write(index * BLOCK_SIZE, memoryview(data))
+            done = span.is_whole() and span.write(index * BLOCK_SIZE, memoryview(data))
             return DpStatus.OK if done and (self._sync is Sync.NONE or span.flush()) else DpStatus.INTERNAL
 
     def blocks(self, lease_id: int) -> tuple[DpStatus, int]:
@@ -176,7 +176,8 @@ class BlockPlane:
         if not self._table.get(slot, "rights") & right or (index + count) * BLOCK_SIZE > length:
             return DpStatus.OUT_OF_RANGE, None
         region = self._held(lease_id)
-        return DpStatus.OK, Span(region.backing.fd, region.base, region.base + length, region.backing.is_device)
+        backing = region.backing
+        return DpStatus.OK, Span(backing.fd, region.base, backing.size, backing.is_device)
 
     def _status(self, slot: int) -> DpStatus:
         state = self._table.get(slot, "state")

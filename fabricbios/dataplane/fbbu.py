@@ -15,7 +15,9 @@ the right to it is OUT_OF_RANGE.
 from __future__ import annotations
 
 import os
+import stat
 import struct
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -32,6 +34,7 @@ _READ_RESP = struct.Struct(">B3xI")
 _STATUS = struct.Struct(">B3x")
 _READ_HEAD = _READ_RESP.size
 _WRITE_HEAD = 12
+_OK = DpStatus.OK  # naming an enum member costs a lookup each time
 LIMITS_BESIDE = HEADER + _READ_HEAD, HEADER + _WRITE_HEAD
 """What of a datagram is not data: in the answer to a READ, in a WRITE."""
 
@@ -44,11 +47,11 @@ class Sync(StrEnum):
 
 
 class Span(NamedTuple):
-    """Where a lease's blocks lie: `base` is a byte of the open file or device `fd`; up to `end` it must exist."""
+    """Where a lease's blocks lie: from byte `base` of the file or device `fd`, which has `size` bytes or is broken."""
 
     fd: int
     base: int
-    end: int
+    size: int
     is_device: bool
 
     def read(self, offset: int, into: memoryview) -> bool:
@@ -59,13 +62,15 @@ class Span(NamedTuple):
             return False
 
     def write(self, offset: int, data: memoryview) -> bool:
-        """Store `data`; False where that is not possible any more. A file that was cut short is not made longer."""
+        """Store `data`; False where that is not possible any more."""
         try:
-            if not self.is_device and os.fstat(self.fd).st_size < self.end:
-                return False
             return os.pwrite(self.fd, data, self.base + offset) == len(data)
         except OSError:
             return False
+
+    def is_whole(self) -> bool:
+        """Say whether all of the store is there; a WRITE would make a file that was cut short longer, with a hole."""
+        return self.is_device or os.fstat(self.fd).st_size >= self.size
 
     def flush(self) -> bool:
         """Make what was written durable; False where it was not."""
@@ -77,17 +82,19 @@ class Span(NamedTuple):
 
 
 class Stores:
-    """The files and devices that this server was handed, opened anew: a failed write-back is told once to each
-    open file description, and the daemon, which wipes through its own, must not hear of ours nor we of its."""
+    """The files and devices that this server was handed, as (descriptor, bytes), opened anew: a failed write-back is
+    told once to each open file description, and the daemon, which wipes through its own, must not hear of ours nor we
+    of its."""
 
-    def __init__(self, inherited: list[int]) -> None:
-        self._fds = [os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC) for fd in inherited]
-        self._is_device = [os.fstat(fd).st_rdev != 0 for fd in self._fds]
+    def __init__(self, inherited: Sequence[tuple[int, int]]) -> None:
+        self._fds = [os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC) for fd, _ in inherited]
+        self._sizes = [size for _, size in inherited]
+        self._is_device = [stat.S_ISBLK(os.fstat(fd).st_mode) for fd in self._fds]
 
     def span(self, extent: Extent) -> Span:
         """Return where an extent lies; Extent.device counts in the order of the descriptors."""
-        fd = self._fds[extent.device]
-        return Span(fd, extent.base, extent.base + extent.length, self._is_device[extent.device])
+        at = extent.device
+        return Span(self._fds[at], extent.base, self._sizes[at], self._is_device[at])
 
     def close(self) -> None:
         for fd in self._fds:
@@ -103,9 +110,9 @@ class Fbbu:
     def __init__(self, batch: Batch, tally: Tally, sync: Sync) -> None:
         self._arena, self._view = batch.arena, memoryview(batch.arena)
         self._tally, self._sync = tally, sync
-        self._longest_read = (batch.limit - LIMITS_BESIDE[0]) // BLOCK_SIZE
-        self._longest_write = (batch.limit - LIMITS_BESIDE[1]) // BLOCK_SIZE
-        self._written: dict[int, list[tuple[int, Lease]]] = {}
+        self._longest_read = (batch.limit - LIMITS_BESIDE[0]) // BLOCK_SIZE * BLOCK_SIZE
+        self._longest_write = (batch.limit - LIMITS_BESIDE[1]) // BLOCK_SIZE * BLOCK_SIZE
+        self._unsettled: dict[int, list[tuple[int, Lease]]] = {}
         self._broken: set[Lease] = set()
 
     def operations(self) -> tuple[Operation, ...]:
@@ -121,75 +128,69 @@ class Fbbu:
     def settle(self) -> set[int]:
         """Make the WRITEs since the last call durable; return the buffers whose answers must not be sent."""
         unsafe: set[int] = set()
-        for writes in self._written.values():
-            if not writes[0][1].data.flush():
+        for writes in self._unsettled.values():
+            if self._sync is Sync.DATASYNC and writes and not writes[0][1].data.flush():
                 unsafe |= {at // STRIDE for at, _ in writes}
-                self._broken |= {lease for _, lease in writes}
-        self._written.clear()
+                self._broken = {lease for lease in self._broken if lease.is_current()} | {lease for _, lease in writes}
+        self._unsettled.clear()
         return unsafe
 
     def _hello(self, lease: Lease, at: int, payload_len: int, nonce: int, first: int, second: int) -> int:
-        most = min(self._most(lease.max_read, self._longest_read), self._most(lease.max_write, self._longest_write))
-        _HELLO_ACK.pack_into(self._arena, at + PAYLOAD, DpStatus.OK, BLOCK_SIZE, lease.length // BLOCK_SIZE, most)
-        return self._count(DpStatus.OK, _HELLO_ACK.size)
+        most = min(lease.max_read, lease.max_write, self._longest_read, self._longest_write) // BLOCK_SIZE
+        _HELLO_ACK.pack_into(self._arena, at + PAYLOAD, _OK, BLOCK_SIZE, lease.length // BLOCK_SIZE, most)
+        return self._count(_OK, _HELLO_ACK.size)
 
     def _ping(self, lease: Lease, at: int, payload_len: int, nonce: int, first: int, second: int) -> int:
-        return self._count(DpStatus.OK, 0)
+        return self._count(_OK, 0)
 
     def _read(self, lease: Lease, at: int, payload_len: int, nonce: int, index: int, count: int) -> int:
-        status, length = self._may_read(lease, index, count), count * BLOCK_SIZE
+        length = count * BLOCK_SIZE
+        if not 0 < length <= lease.max_read or length > self._longest_read:
+            return self._reject_read(lease, at, DpStatus.BAD_LENGTH)
+        if index * BLOCK_SIZE + length > lease.readable:
+            return self._reject_read(lease, at, DpStatus.OUT_OF_RANGE)
         start = at + PAYLOAD + _READ_HEAD
-        if not status and not lease.data.read(index * BLOCK_SIZE, self._view[start : start + length]):
-            status = DpStatus.INTERNAL
-        if status:
-            lease.count_reject()
-            return self._refuse_read(at, status)
-        _READ_RESP.pack_into(self._arena, at + PAYLOAD, DpStatus.OK, count)
+        into = self._view[start : start + length]
+        if lease in self._broken or not lease.data.read(index * BLOCK_SIZE, into):
+            return self._reject_read(lease, at, DpStatus.INTERNAL)
+        _READ_RESP.pack_into(self._arena, at + PAYLOAD, _OK, count)
         lease.count_read(length)
         self._tally.bytes_read += length
-        return self._count(DpStatus.OK, _READ_HEAD + length)
+        return self._count(_OK, _READ_HEAD + length)
 
     def _write(self, lease: Lease, at: int, payload_len: int, nonce: int, index: int, count: int) -> int:
-        status, length = self._take_write(lease, payload_len, nonce, index, count), count * BLOCK_SIZE
-        if not status:
-            status = self._store(lease, at, index * BLOCK_SIZE, length)
-        if status:
+        length = count * BLOCK_SIZE
+        status = self._take_write(lease, payload_len, nonce, index * BLOCK_SIZE, length)
+        if status or (status := self._store(lease, at, index * BLOCK_SIZE, length)):
             lease.count_reject()
             return self._refuse(at, status)
         lease.count_write(length)
         self._tally.bytes_written += length
-        return self._refuse(at, DpStatus.OK)
+        return self._refuse(at, _OK)
+
+    def _take_write(self, lease: Lease, payload_len: int, nonce: int, offset: int, length: int) -> DpStatus:
+        if not 0 < length <= lease.max_write or length > self._longest_write or payload_len != _WRITE_HEAD + length:
+            return DpStatus.BAD_LENGTH
+        if offset + length > lease.writable:
+            return DpStatus.OUT_OF_RANGE
+        return _OK if lease.take_write(nonce) else DpStatus.STALE_WRITE
 
     def _store(self, lease: Lease, at: int, offset: int, length: int) -> DpStatus:
-        """Write, and remember to make it durable."""
-        start = at + PAYLOAD + _WRITE_HEAD
-        if not lease.data.write(offset, self._view[start : start + length]):
+        """Write, to be made durable by settle(). Once a batch is looked whether the store is still whole."""
+        start, span = at + PAYLOAD + _WRITE_HEAD, lease.data
+        writes = self._unsettled.get(span.fd)
+        if writes is None:
+            if not span.is_whole():
+                return DpStatus.INTERNAL
+            writes = self._unsettled[span.fd] = []
+        if lease in self._broken or not span.write(offset, self._view[start : start + length]):
             return DpStatus.INTERNAL
-        if self._sync is Sync.DATASYNC:
-            self._written.setdefault(lease.data.fd, []).append((at, lease))
-        return DpStatus.OK
+        writes.append((at, lease))
+        return _OK
 
-    def _may_read(self, lease: Lease, index: int, count: int) -> DpStatus:
-        if not 0 < count <= self._most(lease.max_read, self._longest_read):
-            return DpStatus.BAD_LENGTH
-        if (index + count) * BLOCK_SIZE > lease.readable:
-            return DpStatus.OUT_OF_RANGE
-        return DpStatus.INTERNAL if lease in self._broken else DpStatus.OK
-
-    def _take_write(self, lease: Lease, payload_len: int, nonce: int, index: int, count: int) -> DpStatus:
-        if not 0 < count <= self._most(lease.max_write, self._longest_write):
-            return DpStatus.BAD_LENGTH
-        if payload_len != _WRITE_HEAD + count * BLOCK_SIZE:
-            return DpStatus.BAD_LENGTH
-        if (index + count) * BLOCK_SIZE > lease.writable:
-            return DpStatus.OUT_OF_RANGE
-        if not lease.take_write(nonce):
-            return DpStatus.STALE_WRITE
-        return DpStatus.INTERNAL if lease in self._broken else DpStatus.OK
-
-    def _most(self, limit: int, longest: int) -> int:
-        """Return how many blocks one operation may move: the lease's limit, and what a datagram holds."""
-        return min(limit // BLOCK_SIZE, longest)
+    def _reject_read(self, lease: Lease, at: int, status: DpStatus) -> int:
+        lease.count_reject()
+        return self._refuse_read(at, status)
 
     def _refuse_read(self, at: int, status: DpStatus) -> int:
         _READ_RESP.pack_into(self._arena, at + PAYLOAD, status, 0)

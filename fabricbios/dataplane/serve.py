@@ -83,7 +83,7 @@ def _fbmu_channels(spec: ServeSpec, tally: Tally) -> list[Channel]:
 
 
 def _fbbu_channels(spec: ServeSpec, tally: Tally) -> list[BlockChannel]:
-    stores = Stores([fd for fd, _ in spec.slabs])
+    stores = Stores(spec.slabs)
     board = LeaseBoard(Region.attach(*spec.slots), Region.attach(*spec.lookup))
     leases = Leases(Plane.FBBU, board.slots.buffer, board.slot_index(), stores.span)
 
