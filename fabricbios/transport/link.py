@@ -14,7 +14,7 @@ from fabricbios.transport.certificate import PeerKey
 from fabricbios.transport.datagrams import Address, Endpoint, route_mtu
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import DEFAULTS, Limits
-from fabricbios.transport.quic import ClientConnection, unix_now
+from fabricbios.transport.quic import ENGINE_FAULTS, ClientConnection, unix_now
 
 Accept = Callable[[PeerKey], None]
 
@@ -101,7 +101,10 @@ class Link:
     # -- inside -----------------------------------------------------------------------------
 
     def _receive(self, data: bytes, address: Address, local: bytes, endpoint: Endpoint) -> None:
-        self._quic.receive_datagram(data, address, self._loop.time())
+        try:
+            self._quic.receive_datagram(data, address, self._loop.time())
+        except ENGINE_FAULTS as error:
+            self._end(Disconnected(f"{self.remote[0]} sent what QUIC cannot be: {error}"))
 
     def _refused(self, error: ConnectionError) -> None:
         """ICMP says that nobody listens there. Once connected it may be forged, and the timers know better."""

@@ -33,6 +33,9 @@ BESIDE_QUIC = 48  # IPv6 and UDP headers
 BLACK_HOLE_PROBES = 2  # probe time-outs in a row that make a wide path a suspect
 ALERT_BASE = int(QuicErrorCode.CRYPTO_ERROR)  # 0x100 + the alert's number
 
+# What aioquic may raise on bytes that its own checks missed. The peer's fault: it costs the peer its connection.
+ENGINE_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 # What peers do wrong is counted, not logged: a flood must not fill the journal.
 logging.getLogger("quic").setLevel(logging.CRITICAL)
 

@@ -29,14 +29,11 @@ from fabricbios.transport.connection import Counts, Handler, Session
 from fabricbios.transport.datagrams import Address, Endpoint
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import DEFAULTS, Limits
-from fabricbios.transport.quic import ServerConnection, unix_now
+from fabricbios.transport.quic import ENGINE_FAULTS, ServerConnection, unix_now
 
 CID_LENGTH = 8
 SMALLEST_INITIAL = 1200  # RFC 9000, 14.1; nothing shorter opens a connection or draws an answer
 VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
-
-# What aioquic may raise on bytes that its own checks missed. The peer's fault: it costs the peer its connection.
-ENGINE_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class QuicServer:

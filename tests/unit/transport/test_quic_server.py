@@ -172,7 +172,7 @@ def test_a_handler_that_raises_harms_no_other_question() -> None:
 
 def test_wide_routes_get_large_datagrams_and_black_holes_small_ones() -> None:
     async def body() -> None:
-        async with served() as rig:
+        async with served(DEFAULTS) as rig:
             rig.echo.silent = True
             link = await rig.dial(rig.friend)
             _, answer = link.ask(bytes(60_000))
