@@ -8,6 +8,7 @@ FABRICBIOS_VM is set (run them where they can be had).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import defaultdict
@@ -42,8 +43,13 @@ class Results:
         self.errors: list[str] = []
         self.running = ""
         for line in ended.report:
-            self._take(json.loads(line))
+            self._read(line)
         self.ended = ended
+
+    def _read(self, text: str) -> None:
+        """The last line of a guest that died may be cut short: what it was about has no report then."""
+        with contextlib.suppress(json.JSONDecodeError):
+            self._take(json.loads(text))
 
     def _take(self, line: dict[str, Any]) -> None:
         if "start" in line:

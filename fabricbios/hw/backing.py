@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from fabricbios.errors import ConfigError
-from fabricbios.hw import block, signatures
+from fabricbios.hw import block, loop, signatures
 from fabricbios.hw.sysfs import Sysfs
 
 Wipe = Literal["discard", "zero", "none"]
@@ -214,5 +214,7 @@ def _users(fs: Sysfs, backing: Backing) -> tuple[str, ...]:
         reasons = block.reasons(fs, kernel_name, usage, False)
         return tuple(why for why in reasons if not why.startswith("loop device on"))
     loops = fs.names(block.BLOCK, r"loop\d+")
-    over = [f"under /dev/{n}" for n in loops if fs.text(f"{block.BLOCK}/{n}/loop/backing_file") == backing.path]
-    return (*over, *(["swap"] if backing.path in usage.swaps else []))
+    over = [f"/dev/{n}" for n in loops if fs.text(f"{block.BLOCK}/{n}/loop/backing_file") == backing.path]
+    # What a predecessor attached for its leases is ours: it is adopted, or torn down as an orphan.
+    theirs = [f"under {device}" for device in over if not loop.name_of(device).startswith(loop.NAME_PREFIX)]
+    return (*theirs, *(["swap"] if backing.path in usage.swaps else []))

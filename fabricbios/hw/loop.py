@@ -18,6 +18,7 @@ from fabricbios.errors import LocalMisuse
 
 LOOP_CLR_FD, LOOP_GET_STATUS64, LOOP_SET_DIRECT_IO = 0x4C01, 0x4C05, 0x4C08
 LOOP_CONFIGURE, LOOP_CTL_GET_FREE = 0x4C0A, 0x4C82
+NAME_PREFIX = "fabricbios:"  # of every device that this project attaches
 SECTOR = 512
 MAX_NAME = 63  # LO_NAME_SIZE with its NUL
 # lo_device, lo_inode, lo_rdevice, lo_offset, lo_sizelimit; lo_number, encrypt type and key size, lo_flags;
@@ -63,25 +64,31 @@ def detach(name: str) -> None:
 
 def find(name: str) -> str:
     """Return the device that was attached under `name`, "" if there is none."""
-    for entry in sorted(os.listdir("/sys/block")):
-        if entry.startswith("loop") and _name_of(f"/dev/{entry}") == name:
-            return f"/dev/{entry}"
-    return ""
+    return next((device for device in _attached() if name_of(device) == name), "")
 
 
-def _name_of(device: str) -> str:
-    """Return a device's lo_file_name, "" for one that is not attached or is just going away."""
-    if not os.path.exists(f"/sys/block/{os.path.basename(device)}/loop"):
-        return ""
+def names() -> tuple[str, ...]:
+    """Return the names of all devices of this project, whoever attached them."""
+    return tuple(name for device in _attached() if (name := name_of(device)).startswith(NAME_PREFIX))
+
+
+def name_of(device: str) -> str:
+    """Return a device's lo_file_name, "" for one that is not attached, is just going away, or is not ours to open."""
     try:
         with _opened(device, os.O_RDONLY) as fd:
             status = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(_INFO.size))
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENOENT, errno.ENODEV):
+        if error.errno in (errno.ENXIO, errno.ENOENT, errno.ENODEV, errno.EACCES, errno.EPERM):
             return ""
         raise
     name: bytes = _INFO.unpack(status)[9]
     return name.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _attached() -> tuple[str, ...]:
+    """Return the devices that are attached: opening a free one could keep somebody from removing it."""
+    entries = (entry for entry in sorted(os.listdir("/sys/block")) if entry.startswith("loop"))
+    return tuple(f"/dev/{entry}" for entry in entries if os.path.exists(f"/sys/block/{entry}/loop"))
 
 
 def _configure_free(config: bytes) -> str:

@@ -83,8 +83,9 @@ class Node:
     """What a daemon holds: backing, extent journal, pool, plane. Two cannot live at a time, as two daemons cannot."""
 
     def __init__(self, directory: Path, disk: Path, *listeners: Listener) -> None:
-        self.backing = open_backing(Sysfs(), str(disk), None if disk.exists() else 8 * MIB, force=True)
         self.journal = ExtentJournal(directory / "extents")
+        size = None if disk.exists() else 8 * MIB
+        self.backing = open_backing(Sysfs(), str(disk), size, ours=self.journal.stores)
         self.pool = BlockPool({1: self.backing}, self.journal, "zero")
         self.nvmet = Nvmet(listeners or (TCP,))
         self.plane = NvmeofPlane(self.pool, self.nvmet)

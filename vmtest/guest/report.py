@@ -16,7 +16,7 @@ import pytest
 _PORT = "vmtest.report"
 
 
-def _port_device() -> str:
+def port_device() -> str:
     """Return the port's device by its name in sysfs: without udev there is no link in /dev/virtio-ports."""
     for path in Path("/sys/class/virtio-ports").iterdir():
         if (path / "name").read_text().strip() == _PORT:
@@ -29,7 +29,7 @@ class Reporter:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.port = os.open(_port_device(), os.O_WRONLY)
+        self.port = os.open(port_device(), os.O_WRONLY)
 
     def _say(self, **line: Any) -> None:
         data = json.dumps(line, default=str).encode() + b"\n"
