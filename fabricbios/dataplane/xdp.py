@@ -9,7 +9,10 @@ answer, IP options, an interface without XDP such as lo) is handed to the same p
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import socket
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +43,8 @@ _WHY = {
     errno.EPERM: "CAP_NET_ADMIN is missing",
 }
 
+_SIOCGIFHWADDR = 0x8927
+
 SelfTest = Callable[[int, CounterRecord], str]
 """Try a mode with a real packet, given a loaded program: "" if it was answered, else what happened."""
 
@@ -50,6 +55,14 @@ class Station(NamedTuple):
     ifindex: int
     name: str
     mac: bytes
+
+    @staticmethod
+    def named(name: str) -> Station:
+        """Ask the kernel (netdevice(7)). OSError(ENODEV) without such an interface."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            request = struct.pack("16s24x", name.encode()[:15])
+            answer = fcntl.ioctl(sock, _SIOCGIFHWADDR, request)
+        return Station(socket.if_nametoindex(name), name, answer[18:24])
 
 
 class Choice(NamedTuple):
