@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -148,6 +149,14 @@ def cpu_ns(pid: int) -> int:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
+def rest(pid: int) -> None:
+    """Wait until a server has nothing left to do: what is late would spend nonces of the next run."""
+    before = -1
+    while (now := cpu_ns(pid)) != before:
+        before = now
+        time.sleep(0.05)
+
+
 class Figures(NamedTuple):
     """One run: answers a second of the server's CPU, answers a second, latency."""
 
@@ -160,6 +169,7 @@ class Figures(NamedTuple):
 def fire(target: Target, questions: Path, outstanding: int, directory: Path, auth: DpAuth) -> Figures:
     """Send all questions once; every one must be answered OK."""
     server_core, client_core = cores()
+    rest(target.pid)
     target.reset(auth)
     os.sched_setaffinity(target.pid, {server_core})
     before = cpu_ns(target.pid)

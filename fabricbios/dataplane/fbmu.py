@@ -64,7 +64,8 @@ class Fbmu:
         _pack_read_resp(self._arena, at + PAYLOAD, 0, length)
         start = at + PAYLOAD + _READ_HEAD
         self._view[start : start + length] = lease.data[offset : offset + length]
-        lease.count_read(length)
+        lease.reads += 1
+        lease.bytes += length
         self._tally.bytes_read += length
         self._statuses[0] += 1
         return _READ_HEAD + length

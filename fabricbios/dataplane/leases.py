@@ -24,13 +24,11 @@ class Lease:
     """
 
     __slots__ = (
-        "_bytes",
         "_counters",
-        "_reads",
         "_rejects",
         "_words",
         "_write_mark",
-        "_writes",
+        "bytes",
         "data",
         "expiry_at",
         "guard",
@@ -41,11 +39,13 @@ class Lease:
         "max_write",
         "plane",
         "readable",
+        "reads",
         "state_at",
         "tag",
         "take",
         "touched",
         "writable",
+        "writes",
     )
 
     def __init__(self, table: memoryview, words: memoryview, slot: int, data_of: DataOf) -> None:
@@ -60,7 +60,7 @@ class Lease:
         self.guard = words[self.guard_at]
         self.state_at, self.expiry_at, self._write_mark = at("state"), at("expiry_ns"), at("write_mark")
         self._counters = tuple(at(f"user_{name}") for name in ("reads", "writes", "bytes", "rejects"))
-        self._reads = self._writes = self._bytes = self._rejects = 0
+        self.reads = self.writes = self.bytes = self._rejects = 0
         self.touched = False  # something may have been counted that is not published
         self.plane, self.length, rights = field("plane"), field("length"), field("rights")
         self.readable = self.length if rights & Perm.READ else 0
@@ -69,7 +69,7 @@ class Lease:
         auth = DpAuth(field("auth"))
         self.has_own_tags = auth != DpAuth.HMAC_HEADER
         self.take = Window(words, slot).take
-        self.tag = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).tag
+        self.tag = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).function
         self.data = data_of(Extent(field("base"), self.length, field("device")))
 
     def is_current(self) -> bool:
@@ -88,12 +88,12 @@ class Lease:
         return True
 
     def count_read(self, length: int) -> None:
-        self._reads += 1
-        self._bytes += length
+        self.reads += 1
+        self.bytes += length
 
     def count_write(self, length: int) -> None:
-        self._writes += 1
-        self._bytes += length
+        self.writes += 1
+        self.bytes += length
 
     def count_reject(self) -> None:
         """An authentic question was answered with another status than OK."""
@@ -102,11 +102,9 @@ class Lease:
     def publish(self) -> None:
         """Add what was counted since the last time to the slot, if it is still this lease's, and start from zero."""
         if self.is_current():
-            for at, counted in zip(
-                self._counters, (self._reads, self._writes, self._bytes, self._rejects), strict=True
-            ):
+            for at, counted in zip(self._counters, (self.reads, self.writes, self.bytes, self._rejects), strict=True):
                 self._words[at] += counted
-        self._reads = self._writes = self._bytes = self._rejects = 0
+        self.reads = self.writes = self.bytes = self._rejects = 0
         self.touched = False
 
 

@@ -25,7 +25,7 @@ of the header, then the two parameters that READ, WRITE and their BLOCK forms be
 _pack_answer = struct.Struct(">QI").pack_into  # magic .. flags, payload_len; the rest of the header is the question's
 PAYLOAD = TAG_BYTES + HEAD_BYTES
 """Where a payload begins in a buffer."""
-_PARAMETERS_UNDER_HEADER_TAG = 12
+_TWO_PARAMETERS = 12
 _VERSION = 1
 
 Serve = Callable[[Lease, int, int, int, int, int], int]
@@ -76,7 +76,7 @@ def _row(magic: bytes, op: Operation) -> _Row:
         op.parameters,
         op.is_io,
         op.question == DpOp.HELLO,
-        _PARAMETERS_UNDER_HEADER_TAG if op.is_io else 0,
+        _TWO_PARAMETERS if op.is_io else 0,
         None if op.carries_data else op.parameters,
         op.serve,
         head_of(magic, op.answer),
@@ -106,6 +106,8 @@ class Responder:
         self._plane, self._find, self._touch, self._words = server.plane, leases.find, leases.touch, leases.words
         self._tally, self._clock = tally, clock
         self._arena, self._view, self._limit = batch.arena, memoryview(batch.arena), batch.limit
+        starts = range(TAG_BYTES, len(batch.arena), STRIDE)
+        self._short_messages = [self._view[at : at + HEAD_BYTES + _TWO_PARAMETERS] for at in starts]
 
     def respond(self, b: int, n: int) -> int:
         """Turn the datagram of n bytes in buffer b into its answer; return its payload's length, or -1 for none."""
@@ -126,9 +128,11 @@ class Responder:
             return self._tally.drop(_WRONG_PLANE)
         if not lease.has_own_tags:
             covered = by_header
-        elif covered is None:
-            covered = payload_len
-        if not compare_digest(lease.tag(self._view[at + TAG_BYTES : at + PAYLOAD + covered]), tag):
+        if covered == _TWO_PARAMETERS:
+            message = self._short_messages[b]
+        else:
+            message = self._view[at + TAG_BYTES : at + PAYLOAD + (payload_len if covered is None else covered)]
+        if not compare_digest(lease.tag(message), tag):
             return self._tally.drop(_BAD_TAG)
         reason = lease.take(nonce)
         if reason is not None:
