@@ -38,6 +38,7 @@ class Config(NamedTuple):
     block_force: tuple[str, ...]
     block_wipe: str
     block_sync: str
+    nvmeof: str
     net_parent: tuple[str, ...]
     trust: str
     trust_dir: Path

@@ -7,7 +7,7 @@ import time
 from prometheus_client import Histogram
 
 from fabricbios.daemon.clock import now
-from fabricbios.daemon.datastreams import MAGIC, MAX_MESSAGE, DataStreams
+from fabricbios.daemon.datastreams import MAX_MESSAGE, DataStreams
 from fabricbios.daemon.loop import NodeLoop
 from fabricbios.model import Op
 from fabricbios.ports import StreamPeer
@@ -40,17 +40,16 @@ class Control:
 
     def request_limit(self, peer: StreamPeer, first_bytes: bytes) -> int:
         """D1 and D11: what a request may weigh before it is read at all."""
-        if first_bytes[:4] == MAGIC:
+        if self.data.takes(first_bytes[:4]):
             return MAX_MESSAGE if self.loop.trust.trusted(peer, now()) else _FIRST
         return self.loop.node.request_limit(peer, now()) + _FRAME_ROOM
 
     def request(self, data: bytes, peer: StreamPeer) -> None:
-        if data[:4] == MAGIC:
-            self._data_stream(data, peer)
+        if self.data.takes(data[:4]):
+            self.data.request(data, peer, lambda answer: self._answer(peer, answer))
             return
         self._begun[peer.connection, peer.stream] = time.monotonic(), _op_name(data[_OP])
-        self.loop.node.receive(data, peer, now())
-        self.loop.pump()
+        self.loop.pump(lambda: self.loop.node.receive(data, peer, now()))
 
     def answered(self, peer: StreamPeer) -> None:
         """Called when a control answer leaves."""
@@ -58,8 +57,7 @@ class Control:
         if op:
             self._op_seconds.labels(op).observe(time.monotonic() - begun)
 
-    def _data_stream(self, data: bytes, peer: StreamPeer) -> None:
-        answer = self.data.answer(data, peer)
+    def _answer(self, peer: StreamPeer, answer: bytes | None) -> None:
         if answer is None:
             self.server.reset(peer, UNREADABLE)
         else:

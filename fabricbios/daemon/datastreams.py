@@ -1,4 +1,4 @@
-"""The QUIC data plane (D11): FBMU messages on streams of the control connection.
+"""The QUIC data plane (D11): FBMU and FBBU messages on streams of the control connection.
 
 One message a bidirectional stream, the 56-byte header as in datagrams; TLS authenticates, so auth_tag is
 ignored and the peer must be the lease's holder. The first stream of a connection for a lease is HELLO.
@@ -7,100 +7,87 @@ ignored and the peer must be the lease's holder. The first stream of a connectio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from fabricbios.errors import WireError
 from fabricbios.model import DpOp, DpStatus
 from fabricbios.ports import StreamPeer
-from fabricbios.wire import (
-    FbmuHello,
-    FbmuHelloAck,
-    FbmuPing,
-    FbmuPong,
-    FbmuRead,
-    FbmuReadResp,
-    FbmuWrite,
-    FbmuWriteResp,
-)
-from fabricbios.wire.dataplane import DP_HEADER_SIZE, HelloAck, Pong, ReadResp, StatusOnly
+from fabricbios.wire.dataplane import DP_HEADER_SIZE
 
-MAGIC = b"FBMU"
 MAX_MESSAGE = (1 << 20) + DP_HEADER_SIZE
 MAX_GREETED = 4096  # leases one connection may have said HELLO to
-MAX_READ, MAX_WRITE = (1 << 20) - 8, (1 << 20) - 12
 _OP_AT = 5
 
+Answer = Callable[[bytes | None], None]
+Work = Callable[[], bytes]
 
-class Store(Protocol):
-    """Leased bytes; dataplane.memory.MemoryPlane is one."""
 
-    def length(self, lease_id: int) -> tuple[DpStatus, int]: ...
-    def read(self, lease_id: int, offset: int, length: int) -> tuple[DpStatus, bytes]: ...
-    def write(self, lease_id: int, offset: int, data: bytes) -> DpStatus: ...
+class StreamPlane(Protocol):
+    """One plane's messages. `slow`: its reads and writes may block, so they run in a thread."""
+
+    slow: bool
+    kinds: Mapping[int, Any]  # op -> message class
+
+    def hello(self, message: Any, status: DpStatus) -> tuple[DpStatus, bytes]:
+        """Return the status and the packed answer; a `status` other than OK is what it says."""
+
+    def serve(self, message: Any, status: DpStatus) -> tuple[bytes, int, int]:
+        """Return the packed answer of READ, WRITE or PING, and the data bytes read and written."""
 
 
 class DataStreams:
-    """Answers data streams; `holder_of` returns a lease's holder, None if there is no such lease."""
+    """Answers data streams. `holder_of` returns a lease's holder, None if there is no such lease; `in_thread` runs
+    work elsewhere and calls back with its result."""
 
-    def __init__(self, store: Store, holder_of: Callable[[int], int | None]) -> None:
-        self._store, self._holder_of = store, holder_of
+    def __init__(
+        self,
+        planes: Mapping[bytes, StreamPlane],
+        holder_of: Callable[[int], int | None],
+        in_thread: Callable[[Work, Answer], None],
+    ) -> None:
+        self._planes, self._holder_of, self._in_thread = planes, holder_of, in_thread
         self._greeted: dict[int, set[int]] = {}
-        self.requests: Counter[str] = Counter()  # by op
-        self.drops: Counter[str] = Counter()  # by reason
-        self.bytes: Counter[str] = Counter()  # read, written
-        self._serve: dict[int, tuple[Any, Callable[[Any, StreamPeer], bytes]]] = {
-            DpOp.HELLO: (FbmuHello, self._hello),
-            DpOp.READ: (FbmuRead, self._read),
-            DpOp.WRITE: (FbmuWrite, self._write),
-            DpOp.PING: (FbmuPing, self._ping),
+        self.counts: dict[bytes, dict[str, Counter[str]]] = {
+            magic: {"requests": Counter(), "drops": Counter({"malformed": 0}), "bytes": Counter(read=0, written=0)}
+            for magic in planes
         }
+
+    def takes(self, magic: bytes) -> bool:
+        """Say whether a stream that begins like this is a data stream."""
+        return magic in self._planes
 
     def closed(self, connection: int) -> None:
         self._greeted.pop(connection, None)
 
-    def answer(self, data: bytes, peer: StreamPeer) -> bytes | None:
-        """Return the answer to one message, None to reset the stream because it cannot be read."""
-        kind, serve = self._serve.get(data[_OP_AT] if len(data) > _OP_AT else 0, (None, None))
-        if kind is None or serve is None:
-            self.drops["malformed"] += 1
-            return None
-        try:
-            message = kind.unpack(data, "quic")
-        except WireError:
-            self.drops["malformed"] += 1
-            return None
-        self.requests[DpOp(message.op).name.lower()] += 1
-        return serve(message, peer)
+    def request(self, data: bytes, peer: StreamPeer, answer: Answer) -> None:
+        """Serve one message; `answer` gets its answer, or None to reset the stream because it cannot be read."""
+        plane, counts = self._planes[data[:4]], self.counts[data[:4]]
+        message = _message(plane, data)
+        if message is None:
+            counts["drops"]["malformed"] += 1
+            answer(None)
+            return
+        op = DpOp(message.op)
+        counts["requests"][op.name.lower()] += 1
+        if op is DpOp.HELLO:
+            answer(self._hello(plane, message, peer))
+            return
+        status = DpStatus.OK if op is DpOp.PING else self._open(message.lease_id, peer)
+        if plane.slow and not status and op is not DpOp.PING:
+            self._in_thread(lambda: _served(plane, message, status, counts), answer)
+        else:
+            answer(_served(plane, message, status, counts))
 
-    def _hello(self, m: FbmuHello, peer: StreamPeer) -> bytes:
-        status, length = self._right(m.lease_id, peer), 0
-        if not status:
-            status, length = self._store.length(m.lease_id)
+    def _hello(self, plane: StreamPlane, message: Any, peer: StreamPeer) -> bytes:
         greeted = self._greeted.setdefault(peer.connection, set())
+        status = self._right(message.lease_id, peer)
         if not status and len(greeted) >= MAX_GREETED:
-            status, length = DpStatus.BUSY, 0
+            status = DpStatus.BUSY
+        status, packed = plane.hello(message, status)
         if not status:
-            greeted.add(m.lease_id)
-        limits = (MAX_READ, MAX_WRITE) if not status else (0, 0)
-        return FbmuHelloAck(m.request_id, m.lease_id, m.nonce, HelloAck(status, length, *limits)).pack()
-
-    def _read(self, m: FbmuRead, peer: StreamPeer) -> bytes:
-        status, data = self._open(m.lease_id, peer), b""
-        if not status:
-            status, data = self._store.read(m.lease_id, m.payload.offset, m.payload.length)
-        self.bytes["read"] += len(data)
-        return FbmuReadResp(m.request_id, m.lease_id, m.nonce, ReadResp(status, len(data), data)).pack()
-
-    def _write(self, m: FbmuWrite, peer: StreamPeer) -> bytes:
-        status = self._open(m.lease_id, peer)
-        if not status:
-            status = self._store.write(m.lease_id, m.payload.offset, m.payload.data)
-        self.bytes["written"] += 0 if status else len(m.payload.data)
-        return FbmuWriteResp(m.request_id, m.lease_id, m.nonce, StatusOnly(status)).pack()
-
-    def _ping(self, m: FbmuPing, peer: StreamPeer) -> bytes:
-        return FbmuPong(m.request_id, m.lease_id, m.nonce, Pong()).pack()
+            greeted.add(message.lease_id)
+        return packed
 
     def _right(self, lease_id: int, peer: StreamPeer) -> DpStatus:
         """Only its holder may use a lease; whoever else asks learns no more than that."""
@@ -110,8 +97,22 @@ class DataStreams:
         return DpStatus.OK if peer.public_key and holder == peer.node_id else DpStatus.BAD_AUTH
 
     def _open(self, lease_id: int, peer: StreamPeer) -> DpStatus:
-        """HELLO said that this connection's peer is the holder; the store says whether the lease is alive."""
-        return DpStatus.OK if lease_id in self._greeted.get(peer.connection, ()) else self._ungreeted(lease_id, peer)
-
-    def _ungreeted(self, lease_id: int, peer: StreamPeer) -> DpStatus:
+        """HELLO said that this connection's peer is the holder; the plane says whether the lease is alive."""
+        if lease_id in self._greeted.get(peer.connection, ()):
+            return DpStatus.OK
         return self._right(lease_id, peer) or DpStatus.INVALID_LEASE
+
+
+def _message(plane: StreamPlane, data: bytes) -> Any:
+    kind = plane.kinds.get(data[_OP_AT]) if len(data) > _OP_AT else None
+    try:
+        return kind.unpack(data, "quic") if kind is not None else None
+    except WireError:
+        return None
+
+
+def _served(plane: StreamPlane, message: Any, status: DpStatus, counts: dict[str, Counter[str]]) -> bytes:
+    packed, read, written = plane.serve(message, status)
+    counts["bytes"]["read"] += read
+    counts["bytes"]["written"] += written
+    return packed

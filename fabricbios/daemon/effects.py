@@ -31,6 +31,7 @@ class Effects:
         self._journal = journal
         self._planes = planes
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
+        self._io = ThreadPoolExecutor(THREADS, thread_name_prefix="io")  # a slow teardown must not wait for I/O
 
     def is_quick(self, effect: Effect) -> bool:
         """Say whether the effect may run in the event loop's own thread."""
@@ -39,6 +40,10 @@ class Effects:
         lease = effect.lease
         assert lease is not None
         return lease.kind is ResourceType.MEM and (lease.size <= QUICK_BYTES or not isinstance(effect, Undo))
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do something else that may block: block I/O of QUIC streams."""
+        self._io.submit(work)
 
     def submit(self, effect: Effect, done: Callable[[Effect, Result | OSError], None]) -> None:
         """Carry out a slow effect in a thread; `done` is called there."""
@@ -87,11 +92,11 @@ class Effects:
             raise OSError(errno.ENODEV, f"no driver for {lease.kind.name} over {lease.binding.name} now") from None
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._io):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _adopt(plane: DataPlane, lease: LeaseSpec) -> Result:
     if not hasattr(plane, "adopt"):
         raise OSError(errno.ENOENT, "this binding ends with its daemon")
-    adopted: Result = plane.adopt(lease)
-    return adopted
+    return plane.adopt(lease) or ()  # what a plane has to tell is told by LEASE_ATTACH

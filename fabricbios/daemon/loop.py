@@ -48,9 +48,10 @@ class NodeLoop:
         self._running = 0  # slow effects under way
         self.faults = 0
 
-    def pump(self) -> None:
-        """Carry out what core wants done and send what it has to say; call after every input."""
+    def pump(self, first: Callable[[], None] = lambda: None) -> None:
+        """After `first`, carry out what core wants done and send what it has to say; call after every input."""
         try:
+            first()
             self._pump()
         except Exception:  # the guard: one broken step must not take everybody's leases with it
             self.faults += 1
@@ -69,13 +70,26 @@ class NodeLoop:
         self._arm()
         self._changed()
 
+    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None:
+        """Do what may block beside the loop, and go on with its result in the loop; None if it broke."""
+
+        def run() -> None:
+            try:
+                result = work()
+            except Exception:  # the guard again: this stream is reset, the others go on
+                self.faults += 1
+                log.exception("fault beside the node's loop; going on")
+                result = None
+            self._loop.call_soon_threadsafe(then, result)
+
+        self._effects.run(run)
+
     def _done_in_thread(self, effect: Effect, result: Result | OSError) -> None:
         self._loop.call_soon_threadsafe(self._done, effect, result)
 
     def _done(self, effect: Effect, result: Result | OSError) -> None:
         self._running -= 1
-        self._report(effect, result)
-        self.pump()
+        self.pump(lambda: self._report(effect, result))
 
     def _report(self, effect: Effect, result: Result | OSError) -> None:
         if isinstance(result, OSError):
@@ -110,10 +124,9 @@ class NodeLoop:
         self._timer = self._loop.call_later(wait, self._tick) if deadline is not None else None
 
     def _tick(self) -> None:
-        self.node.handle_timer(now())
         if self._journal.wants_compaction:
             self._compact()
-        self.pump()
+        self.pump(lambda: self.node.handle_timer(now()))
 
     def _compact(self) -> None:
         try:

@@ -82,7 +82,8 @@ def _fenced(core: Any) -> Labelled:
 def _data(node: NodeService, what: str, with_path: bool) -> Labelled:
     values: Counter[tuple[str, ...]] = Counter()
     for plane, paths in node.planes.counters().items():
-        for path, counters in paths.items():
+        streams = node.data.counts.get(plane.upper().encode(), {})
+        for path, counters in [*paths.items(), *([("user", streams)] if streams else [])]:
             for name, n in counters[what].items():
                 values[(plane, name, path) if with_path else (plane, name)] += n
     return values

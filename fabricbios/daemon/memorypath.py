@@ -6,11 +6,10 @@ user-space server process, which is started again should it die.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import socket
 from collections.abc import Sequence
 
+from fabricbios.daemon.serverwatch import ServerWatch
 from fabricbios.daemon.statedir import AlreadyRunning
 from fabricbios.dataplane.endpoints import Listener
 from fabricbios.dataplane.memory import MemoryPlane
@@ -21,9 +20,7 @@ from fabricbios.dataplane.slots import Plane
 from fabricbios.hw.mtu import mtu_of
 from fabricbios.model import Transport
 
-log = logging.getLogger("fabricbios.memory")
 SLOTS = 1 << 14
-RESTART_AFTER = 0.5  # seconds
 SOCKET_BUFFER = 4 << 20
 
 
@@ -68,46 +65,22 @@ class MemoryPath:
         self.memory = Memory.create(capacity)
         self.server = ServerProcess(Plane.FBMU, self.sockets, self._board, self.memory.slabs)
         self._table = self._board.table()
-        self._stopping = False
+        self._watch = ServerWatch(self.server, "FBMU")
 
     def open(self, control: Sequence[tuple[str, int]]) -> MemoryPlane:
         """Start the server process and return the plane. `control` are the QUIC endpoints, for ENDPOINT."""
-        self.server.start()
+        self._watch.start()
         listeners = [Listener(Transport.FBMU_UDP, *s.getsockname()[:2]) for s in self.sockets]
         listeners += [
             Listener(Transport.FBMU_QUIC, host, port) for bind, port in control for host in wildcard_pairs([bind])
         ]
-        self._watch()
         return MemoryPlane(self._table, self.memory, listeners, self.server.quiesce, mtu_of=mtu_of)
-
-    def _watch(self) -> None:
-        asyncio.get_running_loop().add_reader(self.server.pidfd, self._died)
-
-    def _died(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.server.pidfd)
-        if not self._stopping:
-            log.error("the FBMU server process ended (%s); starting it again", self.server.poll())
-            asyncio.get_running_loop().call_later(RESTART_AFTER, self._again)
-
-    def _again(self) -> None:
-        if self._stopping:
-            return
-        try:
-            self.server.start()
-        except OSError as e:
-            log.error("the FBMU server process does not start: %s", e)
-            asyncio.get_running_loop().call_later(RESTART_AFTER, self._again)
-        else:
-            self._watch()
 
     def counters(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return path label -> counters.read_counters()'s object."""
         return {"user": self.server.counters()}
 
     def close(self) -> None:
-        self._stopping = True
-        if self.server.pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self.server.pidfd)
-        self.server.close()
+        self._watch.close()
         for sock in self.sockets:
             sock.close()

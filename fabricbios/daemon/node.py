@@ -100,7 +100,9 @@ class NodeService:
             self.node, self.trust, Pins(self._learned), self.effects, self.journal, self.server,
             changed=self._changed, answered=self.control.answered,
         )  # fmt: skip
-        self.control.join(self.loop, self.server, DataStreams(self.planes.store, self._holder_of))
+        self.data = DataStreams(self.planes.streams, self._holder_of, self.loop.in_thread)
+        self.control.join(self.loop, self.server, self.data)
+        self.planes.release_orphans({lease.spec.lease_id for lease in self.node.leases()})
         self.loop.pump()
 
     def _setup(self) -> Setup:

@@ -32,7 +32,7 @@ def listeners(setting: str, binds: tuple[str, ...]) -> tuple[Listener, ...]:
 
 
 def nvmeof_plane(config: Config, stores: BlockStores) -> NvmeofPlane | None:
-    """Return the plane, None where it is off, or `auto` without a target in the kernel; Unsupported if it was wanted."""
+    """Return the plane, None where it is off or `auto` finds no target; Unsupported where it was named."""
     if config.nvmeof == OFF:
         return None
     nvmet = Nvmet(listeners(config.nvmeof, config.bind))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fabricbios.core.node import Offer
+from fabricbios.daemon.blockpath import BlockPath
+from fabricbios.daemon.blockstores import BlockStores
 from fabricbios.daemon.config import Config
+from fabricbios.daemon.datastreams import StreamPlane
+from fabricbios.daemon.effects import Key
 from fabricbios.daemon.memorypath import SLOTS, MemoryPath
+from fabricbios.daemon.nvmeofpath import nvmeof_plane
+from fabricbios.daemon.streamplanes import FBBU, FBMU, BlockStreams, MemoryStreams
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.slab import PAGE
-from fabricbios.model import Binding, Resource, ResourceType, resource_id_of
+from fabricbios.model import BLOCK_SIZE, Binding, Resource, ResourceType, resource_id_of
 from fabricbios.ports import DataPlane
 
+log = logging.getLogger("fabricbios.planes")
+DATA_BINDINGS = (Binding.UDP, Binding.QUIC)
 MEMORY_NAME = "system-memory"  # one pool a node: the same id after every start (D4)
 
 
@@ -20,27 +31,66 @@ class Planes:
 
     def __init__(self, config: Config, node_id: int) -> None:
         self._config, self._node_id = config, node_id
-        self.memory_path: MemoryPath | None = None
-        self.by_key: dict[tuple[ResourceType, Binding], DataPlane] = {}
+        self._undo = contextlib.ExitStack()
+        self._paths: dict[str, MemoryPath | BlockPath] = {}
+        self.by_key: dict[Key, DataPlane] = {}
+        self.streams: dict[bytes, StreamPlane] = {}
         self.offers: list[Offer] = []
         self.max_leases = SLOTS
 
     def open(self, controls: Sequence[tuple[str, int]]) -> None:
-        """Open every plane. AlreadyRunning, OSError."""
+        """Open every plane. AlreadyRunning, ConfigError, OSError; then `close` takes back what was opened."""
         config = self._config
-        self.memory_path = MemoryPath(config.mem_capacity, config.bind, config.fbmu_port)
-        self.store: MemoryPlane = self.memory_path.open(controls)
-        if config.mem_capacity:
-            self._offer_memory(self.store)
+        memory = MemoryPath(config.mem_capacity, config.bind, config.fbmu_port)
+        self._undo.callback(memory.close)
+        self._paths["fbmu"] = memory
+        self._open_memory(memory.open(controls))
+        if config.block:
+            self._open_block(controls)
 
-    def _offer_memory(self, plane: MemoryPlane) -> None:
-        bindings = (Binding.UDP, Binding.QUIC)
+    def _open_memory(self, plane: MemoryPlane) -> None:
+        self.streams[FBMU] = MemoryStreams(plane)
         capacity = self._config.mem_capacity // PAGE * PAGE
         resource_id = resource_id_of(self._node_id, ResourceType.MEM, MEMORY_NAME)
-        resource = Resource(resource_id, ResourceType.MEM, capacity, MEMORY_NAME, bindings)
-        self.offers.append(Offer(resource, bindings, plane.steps, self._config.dp_auth, granule=PAGE))
-        for binding in bindings:
-            self.by_key[ResourceType.MEM, binding] = plane
+        resource = Resource(resource_id, ResourceType.MEM, capacity, MEMORY_NAME, DATA_BINDINGS)
+        self._serve(ResourceType.MEM, dict.fromkeys(DATA_BINDINGS, plane), [resource] if capacity else [], PAGE)
+
+    def _open_block(self, controls: Sequence[tuple[str, int]]) -> None:
+        config = self._config
+        stores = BlockStores(config, self._node_id)
+        self._undo.callback(stores.close)
+        path = BlockPath(stores, config.bind, config.fbbu_port, config.block_sync)
+        self._undo.callback(path.close)
+        self._paths["fbbu"] = path
+        plane = path.open(controls)
+        self.streams[FBBU] = BlockStreams(plane)
+        planes: dict[Binding, DataPlane] = dict.fromkeys(DATA_BINDINGS, plane)
+        nvmeof = nvmeof_plane(config, stores)
+        if nvmeof is not None:
+            planes[Binding.NVMEOF] = nvmeof
+        self._serve(ResourceType.BLOCK, planes, stores.resources(tuple(planes)), BLOCK_SIZE)
+
+    def _serve(
+        self, kind: ResourceType, planes: Mapping[Binding, DataPlane], resources: Sequence[Resource], granule: int
+    ) -> None:
+        """Let effects of this kind reach their plane by binding, and offer the resources."""
+        for binding, plane in planes.items():
+            self.by_key[kind, binding] = plane
+        bindings, auths = tuple(planes), self._config.dp_auth
+        for resource in resources:
+            self.offers.append(Offer(resource, bindings, lambda s: planes[s.binding].steps(s), auths, granule=granule))
+
+    def release_orphans(self, known: set[int]) -> None:
+        """Take back what a predecessor bound and no journal knows; what will not go stays held, and is told."""
+        planes: list[Any] = list(dict.fromkeys(self.by_key.values()))
+        for plane in reversed([p for p in planes if hasattr(p, "orphans")]):  # NVMe-oF before the blocks under it
+            for lease_id in plane.orphans(known):
+                try:
+                    plane.release(lease_id)
+                except OSError as e:
+                    log.error("lease %032x of an earlier daemon cannot be taken back: %s", lease_id, e)
+                else:
+                    log.warning("took back lease %032x, which no journal knows", lease_id)
 
     @property
     def transports(self) -> tuple[Binding, ...]:
@@ -49,22 +99,20 @@ class Planes:
 
     def endpoints(self, host: str) -> dict[str, tuple[str, int] | None]:
         """Return the data planes' endpoints for the ready line."""
-        return {"fbmu": (host, self.memory_path.port) if self.memory_path else None}
+        return {name: (host, path.port) for name, path in self._paths.items()}
 
     def labels(self) -> dict[str, str]:
         """Return plane -> which path serves it."""
-        return {"fbmu": self.memory_path.label} if self.memory_path else {}
+        return {name: path.label for name, path in self._paths.items()}
 
     def reasons(self) -> dict[str, str]:
         """Return plane -> which path serves it and why, for people."""
-        path = self.memory_path
-        return {"fbmu": f"{path.label}: {path.reason}"} if path else {}
+        return {name: f"{path.label}: {path.reason}" for name, path in self._paths.items()}
 
-    def counters(self) -> Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]]]]:
+    def counters(self) -> dict[str, Mapping[str, Mapping[str, Mapping[str, int]]]]:
         """Return plane -> path -> counters.read_counters()'s object."""
-        return {"fbmu": self.memory_path.counters()} if self.memory_path else {}
+        return {name: path.counters() for name, path in self._paths.items()}
 
     def close(self, keep: bool) -> None:
-        """End it all; with `keep` what outlives a daemon stays for the next one."""
-        if self.memory_path:
-            self.memory_path.close()
+        """End it all, backwards; with `keep` what outlives a daemon stays for the next one."""
+        self._undo.close()

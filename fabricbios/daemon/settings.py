@@ -117,6 +117,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("block-force", _text, (), "PATH", "lease this one even though it looks used", many=True),
     Setting("block-wipe", one_of("discard", "zero", "none"), "zero", "HOW", "what happens to a block lease's data"),
     Setting("block-sync", one_of("none", "datasync"), "datasync", "HOW", "how durable an acknowledged write is"),
+    Setting("nvmeof", _text, "auto", "LIST", "of tcp:PORT, rdma:PORT, loop; or auto (tcp, where the kernel can), off"),
     Setting("net-parent", _text, (), "IFACE", "parent of leased network interfaces", many=True),
     Setting("trust", one_of("tofu", "pinned", "certified"), "tofu", "MODE", "whom to trust"),
     Setting("trust-dir", _text, "/etc/fabricbios/trust.d", "DIR", "peers/*.pem and controllers/*.pem"),

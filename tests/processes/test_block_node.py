@@ -1,0 +1,115 @@
+"""Block leases through the daemon as a process: files as disks, over UDP and QUIC. Needs no root."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from node_rig import NodeProcess
+
+from fabricbios.errors import CapacityExceeded, Fenced, NotFound, Refused
+from fabricbios.model import Binding, ResourceType
+from fabricbios.transport import Identity
+
+pytestmark = pytest.mark.timeout(120)
+OWNER = Identity.generate()
+MIB = 1 << 20
+
+
+@pytest.fixture
+def node(tmp_path):
+    process = NodeProcess(tmp_path, "--block", f"{tmp_path}/disk.img:8M", mem="1M")
+    process.start()
+    yield process
+    process.close()
+
+
+@pytest.mark.parametrize("binding", [Binding.UDP, Binding.QUIC])
+def test_write_and_read_a_leased_disk(node, binding):
+    async def work(client):
+        async with client.lease_block(2 * MIB, ttl=30, binding=binding) as disk:
+            data = os.urandom(512 * 300)
+            await disk.write(512 * 7, data)
+            assert await disk.read(512 * 7, len(data)) == data
+            assert await disk.read(0, 512) == bytes(512)
+
+    node.run(work, OWNER)
+
+
+def test_the_next_holder_reads_zeros(node):
+    async def work(client):
+        async with client.lease_block(8 * MIB, ttl=30) as disk:
+            await disk.write(0, b"\xaa" * MIB)
+        async with client.lease_block(8 * MIB, ttl=30) as disk:
+            assert await disk.read(0, 2 * MIB) == bytes(2 * MIB)
+
+    node.run(work, OWNER)
+    assert b"\xaa" not in (node.directory / "disk.img").read_bytes()
+
+
+def test_two_leases_that_ask_for_the_last_extent(node):
+    async def work(client):
+        asked = [client.lease_alloc(30, ResourceType.BLOCK, 5 * MIB) for _ in range(2)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    got = node.run(work, OWNER)
+    assert sorted(isinstance(result, CapacityExceeded) for result in got) == [False, True]
+
+
+def test_a_block_lease_outlives_a_killed_daemon_with_its_data(node):
+    async def fill(client):
+        disk = client.lease_block(2 * MIB, ttl=60)
+        await disk.open()
+        await disk.write(0, b"kept over a crash".ljust(512))
+        await disk.detach()
+        return disk.lease_id
+
+    lease_id = node.run(fill, OWNER)
+    node.end(signal.SIGKILL)
+    node.start()
+
+    async def again(client):
+        disk = client.attach_block(lease_id, 60)
+        await disk.open()
+        assert (await disk.read(0, 512)).startswith(b"kept over a crash")
+        await disk.close()
+
+    node.run(again, OWNER)
+
+
+def test_sigterm_wipes_what_was_leased(node):
+    async def fill(client):
+        disk = client.lease_block(2 * MIB, ttl=60)
+        await disk.open()
+        await disk.write(0, b"\xbb" * 4096)
+        await disk.detach()
+        return disk.lease_id
+
+    lease_id = node.run(fill, OWNER)
+    assert node.end() == 0
+    assert b"\xbb" not in (node.directory / "disk.img").read_bytes()
+    node.start()
+
+    async def work(client):
+        with pytest.raises((NotFound, Refused)):
+            await client.attach(lease_id)
+
+    node.run(work, OWNER)
+
+
+def test_a_truncated_file_fences_the_resource_and_says_so(node):
+    async def fill(client):
+        disk = client.lease_block(4 * MIB, ttl=60)
+        await disk.open()
+        os.truncate(node.directory / "disk.img", MIB)
+        with pytest.raises(Fenced):
+            await disk.close()
+        for _ in range(100):
+            (resource,) = [r for r in await client.inventory() if r.resource_type == ResourceType.BLOCK]
+            if resource.flags & 1:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("nothing was fenced")
+
+    node.run(fill, OWNER)
+    assert node.metric("fabricbios_fenced_resources{")['fabricbios_fenced_resources{kind="block"}'] == 1
