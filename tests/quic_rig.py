@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from fabricbios.ports import StreamPeer
 from fabricbios.transport import Identity, Limits, Link, QuicServer, accept_anyone, dial
 
-QUICK = Limits(stream_seconds=0.4, handshake_seconds=0.4)
-TRUSTED_LIMIT = 65_536
+QUICK = Limits(stream_seconds=0.4, handshake_seconds=1.0)
+TRUSTED_LIMIT, FIRST_LIMIT = 65_536, 4096 + 116  # a frame beside what D1 counts, as the daemon has it
 
 
 class Echo:
@@ -31,7 +31,7 @@ class Echo:
         self.closed.append(connection)
 
     def request_limit(self, peer: StreamPeer, first_bytes: bytes) -> int:
-        return TRUSTED_LIMIT if peer.public_key in self.trusted else 4096
+        return TRUSTED_LIMIT if peer.public_key in self.trusted else FIRST_LIMIT
 
     def request(self, data: bytes, peer: StreamPeer) -> None:
         self.asked.append((data, peer))

@@ -16,7 +16,6 @@ from fabricbios.wire import DP_HEADER_SIZE, DP_VERSION, TAGGED_SIZE, Tagger
 _HEAD = struct.Struct(">4sBBHIIQQQ")  # magic version op flags payload_len request_id lease_id (two halves) nonce
 _RANGE = struct.Struct(">QI")
 _READ_RESP = struct.Struct(">B3xI")
-_STATUS = struct.Struct(">B3x")
 _HELLO_ACK = {b"FBMU": struct.Struct(">B3xQII"), b"FBBU": struct.Struct(">B3xIQI")}
 _ZEROS = bytes(2048)
 _NO_TAG = bytes(16)
@@ -24,7 +23,14 @@ QUESTION_BESIDE = DP_HEADER_SIZE + _RANGE.size  # what of a question is not data
 ANSWER_BESIDE = DP_HEADER_SIZE + _READ_RESP.size
 
 READ, WRITE = int(DpOp.READ), int(DpOp.WRITE)
-_ANSWER_TO = {READ: int(DpOp.READ_RESP), WRITE: int(DpOp.WRITE_RESP), DpOp.HELLO: DpOp.HELLO_ACK, DpOp.PING: DpOp.PONG}
+_PONG, _ERROR = int(DpOp.PONG), int(DpOp.ERROR)  # plain numbers: an enum's comparison is felt a datagram
+_ANSWER_TO = {
+    READ: int(DpOp.READ_RESP),
+    WRITE: int(DpOp.WRITE_RESP),
+    int(DpOp.HELLO): int(DpOp.HELLO_ACK),
+    int(DpOp.PING): _PONG,
+}
+_STATUS_END = DP_HEADER_SIZE + 4
 
 
 class Plane(NamedTuple):
@@ -108,15 +114,17 @@ class Codec:
 
     def status(self, answer: memoryview, question: Question) -> int:
         """Return the DpStatus of a proven answer to `question`, -1 if it is none to it."""
-        op, rid = answer[5], int.from_bytes(answer[12:16], "big")
-        if rid != request_id(question.nonce) or op not in (_ANSWER_TO[question.op], DpOp.ERROR):
+        op = answer[5]
+        if int.from_bytes(answer[12:16], "big") != request_id(question.nonce):
             return -1
-        if op == DpOp.PONG:
-            return DpStatus.OK if len(answer) == DP_HEADER_SIZE else -1
-        if len(answer) < DP_HEADER_SIZE + _STATUS.size:
+        if op != _ERROR and op != _ANSWER_TO[question.op]:
+            return -1
+        if op == _PONG:
+            return 0 if len(answer) == DP_HEADER_SIZE else -1
+        if len(answer) < _STATUS_END:
             return -1
         found = answer[DP_HEADER_SIZE]
-        return -1 if op == DpOp.ERROR and found == DpStatus.OK else found
+        return found if found or op != _ERROR else -1
 
     def data(self, answer: memoryview, question: Question) -> memoryview | None:
         """Return what an OK READ_RESP carries, None if it is not the length asked for."""

@@ -33,7 +33,7 @@ class Handler(Protocol):
         """One whole client stream. Answer with `QuicServer.answer` or `reset`, now or later."""
 
     def request_limit(self, peer: StreamPeer, first_bytes: bytes) -> int:
-        """Return how long this request may be. More than `Limits.first_request` says the peer is trusted."""
+        """Return how long this request may be; more than twice `Limits.first_request` says the peer is trusted."""
 
 
 class Counts(NamedTuple):
@@ -135,7 +135,7 @@ class Session:
             if not fin and len(held) < ENOUGH_TO_JUDGE:
                 return True
             limit = self._limit[stream] = self._handler.request_limit(self.peer(stream), bytes(held[:ENOUGH_TO_JUDGE]))
-            if limit > self._limits.first_request:
+            if self._limits.says_trusted(limit):
                 self._trust()
             self.quic.grant(stream, limit + 1)  # a byte too many must show, not stall
         return len(held) <= limit

@@ -61,6 +61,11 @@ class Connection(QuicConnection):
             self.closed_with = error_code
         super().close(error_code=error_code, frame_type=frame_type, reason_phrase=reason_phrase)
 
+    @property
+    def can_speak(self) -> bool:
+        """False until the peer's first packet gave us keys for an answer."""
+        return bool(self._cryptos)
+
     def has_stream(self, stream_id: int) -> bool:
         """True while the stream can still be answered or reset."""
         return stream_id in self._streams

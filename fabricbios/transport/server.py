@@ -293,7 +293,7 @@ class QuicServer:
 
     def _drop(self, session: Session, tell: bool = True) -> None:
         """Close at once and forget, without aioquic's closing period: a late packet then counts as junk."""
-        if tell and session.quic.closed_with is None and session.quic.proof.key is not None:
+        if tell and session.quic.closed_with is None and session.quic.can_speak:
             session.quic.close()
             for data, address in session.quic.datagrams_to_send(self._loop.time()):
                 session.endpoint.send(data, address, session.local)

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 from aioquic.quic.packet import QuicErrorCode
-from quic_rig import QUICK, Rig, run, served, until
+from quic_rig import FIRST_LIMIT, QUICK, TRUSTED_LIMIT, Rig, run, served, until
 
 from fabricbios.errors import Disconnected
 from fabricbios.transport import DEFAULTS, Identity, Link, accept_anyone, dial
@@ -210,7 +210,7 @@ def test_a_unidirectional_stream_closes_the_connection() -> None:
     run(body)
 
 
-@pytest.mark.parametrize(("trusted", "limit"), [(False, 4096), (True, 65_536)])
+@pytest.mark.parametrize(("trusted", "limit"), [(False, FIRST_LIMIT), (True, TRUSTED_LIMIT)])
 def test_a_request_over_its_limit_is_reset_before_it_is_whole(trusted: bool, limit: int) -> None:
     async def body() -> None:
         async with served() as rig:
@@ -224,6 +224,9 @@ def test_a_request_over_its_limit_is_reset_before_it_is_whole(trusted: bool, lim
             assert rig.server.faults["request_too_long"] == 2
             assert len(rig.echo.asked) == 1
             assert await link.request(b"x") == b"x"
+            session = next(iter(rig.server._sessions.values()))
+            assert session.trusted is trusted
+            assert session.quic.window == (QUICK.window if trusted else QUICK.first_window)
 
     run(body)
 
