@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Set
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,8 @@ GRANULE = (
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 _NOT_OFFERED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL}
 _ZEROS = bytes(GRANULE)
+PATIENCE, _PAUSE = 2.0, 0.02
+"""Seconds to wait for whom a killed daemon left behind: its server holds the store until its last batch is through."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -149,14 +152,23 @@ def _open(path: str, force: bool) -> int:
     if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
         raise ConfigError(f"block {path} is neither a file nor a block device: name one")
     exclusive = os.O_EXCL if stat.S_ISBLK(mode) and not force else 0
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        fs = Sysfs()
-        why = block.reasons(fs, _kernel_name(fs, os.stat(path).st_rdev), block.read_usage(fs), True)
-        raise ConfigError(_refusal(path, f"is in use: {'; '.join(why)}", "free it first")) from error
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            why = _known_users(path)
+            if why or time.monotonic() > deadline:
+                told = "; ".join(why) or "somebody has it open exclusively"
+                raise ConfigError(_refusal(path, f"is in use: {told}", "free it first")) from error
+        time.sleep(_PAUSE)
+
+
+def _known_users(path: str) -> tuple[str, ...]:
+    fs = Sysfs()
+    return block.reasons(fs, _kernel_name(fs, os.stat(path).st_rdev), block.read_usage(fs), False)
 
 
 def _create(path: str, size: int | None) -> int:
@@ -200,10 +212,14 @@ def _kernel_name(fs: Sysfs, number: int) -> str:
 
 def _lock(fd: int, path: str) -> None:
     """Keep other daemons out; this is not for `force` to override."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(f"block {path} is locked by another process: stop that one") from error
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise ConfigError(f"block {path} is locked by another process: stop that one") from error
+        time.sleep(_PAUSE)
 
 
 def _users(fs: Sysfs, backing: Backing) -> tuple[str, ...]:

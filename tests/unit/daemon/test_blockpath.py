@@ -16,6 +16,7 @@ from fabricbios.daemon.blockpath import BlockPath
 from fabricbios.daemon.blockstores import BlockStores, split
 from fabricbios.daemon.config import Config, load
 from fabricbios.errors import ConfigError
+from fabricbios.hw import backing
 from fabricbios.hw.backing import GRANULE
 from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import BLOCK_SIZE, NS, Binding, DpAuth, DpStatus, ResourceType
@@ -57,7 +58,8 @@ def test_stores_become_resources_with_the_same_id_after_a_restart(tmp_path: Path
 
 
 @pytest.mark.parametrize("second", ["missing", "one:4M", "data", "zero:0"])
-def test_one_wrong_store_opens_none(tmp_path: Path, second: str) -> None:
+def test_one_wrong_store_opens_none(tmp_path: Path, second: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backing, "PATIENCE", 0.05)
     (tmp_path / "data").write_bytes(bytes(1080) + b"\x53\xef" + bytes(GRANULE))
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ConfigError):
@@ -97,6 +99,9 @@ async def _serve_kill_serve(root: Path) -> None:
     sock.connect(("127.0.0.1", path.port))
     client = BlockClient(sock, lease)
     assert await asyncio.to_thread(client.write, 0, b"x" * BLOCK_SIZE) == DpStatus.OK
+    deadline = time.monotonic() + 10
+    while path.counters()["user"]["requests"]["write"] != 1 and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)  # counts are published between batches
     pid = path._server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

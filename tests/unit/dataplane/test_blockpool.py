@@ -253,4 +253,4 @@ def test_any_history_keeps_the_pool_sound(tmp_path_factory):
     class Machine(PoolMachine):
         root = staticmethod(lambda: tmp_path_factory.mktemp("pool"))
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=12, stateful_step_count=25, deadline=None))

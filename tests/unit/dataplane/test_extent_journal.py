@@ -32,7 +32,8 @@ def test_what_was_put_is_there_after_a_restart(path):
     assert (again.extents, again.stores) == ({LEASE: Placed(STORE, 1 << 20, 2 << 20)}, {STORE})
 
 
-def test_putting_again_replaces_and_uses_no_second_record(path):
+def test_putting_again_replaces_and_uses_no_second_record(path, monkeypatch):
+    monkeypatch.setattr(extent_journal, "RECORDS", 4)
     journal = ExtentJournal(path)
     for base in range(extent_journal.RECORDS + 1):
         journal.put(LEASE, Placed(STORE, base, 1))

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 from facilities import require
@@ -124,7 +125,19 @@ def test_another_file_under_the_same_name_is_not_ours(opened, file):
         opened(file, ours={first.identity})
 
 
-def test_a_second_daemon_is_kept_out_also_by_force(opened, file):
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(backing, "PATIENCE", 0.05)
+
+
+def test_what_a_killed_daemon_left_behind_is_waited_for(opened, file):
+    with file.open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(0.1, fcntl.flock, (other.fileno(), fcntl.LOCK_UN)).start()
+        assert opened(file).size == 4 * GRANULE
+
+
+def test_a_second_daemon_is_kept_out_also_by_force(opened, file, impatient):
     with file.open("r+b") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="locked by another process"):
@@ -204,7 +217,7 @@ def test_a_block_device(opened, loop, file):
         os.open(loop, os.O_RDWR | os.O_EXCL)  # nobody mounts it while we have it
 
 
-def test_a_device_that_somebody_holds_is_refused_unless_forced(opened, loop):
+def test_a_device_that_somebody_holds_is_refused_unless_forced(opened, loop, impatient):
     holder = os.open(loop, os.O_RDWR | os.O_EXCL)
     try:
         with pytest.raises(ConfigError, match="is in use"):
