@@ -20,7 +20,7 @@ from fabricbios.dataplane.slots import Plane
 from fabricbios.hw.mtu import mtu_of
 from fabricbios.model import Transport
 
-SLOTS = 1 << 14
+SLOTS = 1 << 16
 SOCKET_BUFFER = 4 << 20
 
 

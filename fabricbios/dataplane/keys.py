@@ -14,6 +14,8 @@ from itertools import count, islice
 from math import isqrt
 from typing import NamedTuple
 
+from fabricbios.model import DpAuth
+
 _MASK = 0xFFFFFFFF
 State = tuple[int, ...]
 
@@ -27,16 +29,19 @@ class KeySchedule(NamedTuple):
     sip: State
 
     @staticmethod
-    def of(dp_key: bytes) -> KeySchedule:
-        """`dp_key` has 32 bytes (D9), else ValueError."""
+    def of(dp_key: bytes, auth: DpAuth) -> KeySchedule:
+        """Return what `auth` needs, zeros for the rest. `dp_key` has 32 bytes (D9), else ValueError."""
         if len(dp_key) != 32:
             raise ValueError(f"a dp_key has 32 bytes, not {len(dp_key)}")
         block = dp_key.ljust(64, b"\0")
-        return KeySchedule(
+        nothing = KeySchedule((0,) * 8, (0,) * 8, (0,) * 8, (0, 0))
+        if auth is DpAuth.SIPHASH_FULL:
+            return nothing._replace(sip=struct.unpack_from("<2Q", dp_key))
+        if auth is DpAuth.BLAKE2S_FULL:
+            return nothing._replace(blake2s=blake2s_block(_blake2s_keyed(16, 32), block, 64, last=False))
+        return nothing._replace(
             ipad=sha256_block(SHA256_INITIAL, bytes(b ^ 0x36 for b in block)),
             opad=sha256_block(SHA256_INITIAL, bytes(b ^ 0x5C for b in block)),
-            blake2s=blake2s_block(_blake2s_keyed(16, 32), block, 64, last=False),
-            sip=struct.unpack_from("<2Q", dp_key),
         )
 
 

@@ -57,7 +57,7 @@ class LeaseBoard(NamedTuple):
 
     def table(self) -> SlotTable:
         """Return the daemon's, the writing, end."""
-        return SlotTable(self.slots.buffer, [self.slot_index()])
+        return SlotTable(self.slots.buffer, [self.slot_index()], fresh=True, midstates=False)
 
     def slot_index(self) -> SlotIndex:
         return SlotIndex(self.lookup.buffer, self.slots.buffer)

@@ -140,17 +140,23 @@ class SlotTable:
     """The table in `buffer`, `len(buffer) // SLOT.size` slots; what is not FREE in it is adopted as it is,
     and told to `indexes`, which start empty.
 
+    A `fresh` buffer is known to be zero and is not looked through: its pages come to be as they are used.
+    `midstates` are what an XDP program hashes on from; user space has no use for them, and they take time.
     Methods raise OSError(ENOSPC) when no slot is free, KeyError for a lease that has none.
     """
 
-    def __init__(self, buffer: memoryview, indexes: Sequence[Index] = ()) -> None:
+    def __init__(
+        self, buffer: memoryview, indexes: Sequence[Index] = (), *, fresh: bool = False, midstates: bool = True
+    ) -> None:
         self.buffer = buffer.cast("B")
         self.slots = len(buffer) // SLOT.size
         self._indexes = indexes
         self._words = self.buffer[: self.slots * SLOT.size].cast("Q")
         self._slot_of: dict[int, int] = {}
-        self._free: deque[tuple[int, int]] = deque()
-        for slot in range(self.slots):
+        self._midstates = midstates
+        self._free: deque[tuple[int, int]] = deque()  # (rested at ns, slot)
+        self._unused = iter(range(self.slots if fresh else 0))
+        for slot in range(0 if fresh else self.slots):
             self._adopt(slot)
 
     def _adopt(self, slot: int) -> None:
@@ -223,9 +229,12 @@ class SlotTable:
         self._words[(slot * SLOT.size + SLOT.offset[name]) // 8] = value
 
     def _take(self, now_ns: int) -> int:
-        if not self._free or self._free[0][0] > now_ns:
+        if self._free and self._free[0][0] <= now_ns:
+            return self._free.popleft()[1]
+        slot = next(self._unused, None)
+        if slot is None:
             raise OSError(errno.ENOSPC, "no free lease slot")
-        return self._free.popleft()[1]
+        return slot
 
     def _open(self, slot: int, lease: SlotLease) -> int:
         self._fill(slot, lease)
@@ -234,7 +243,7 @@ class SlotTable:
         return slot
 
     def _fill(self, slot: int, lease: SlotLease) -> None:
-        keys = KeySchedule.of(lease.dp_key)
+        keys = KeySchedule.of(lease.dp_key, lease.auth)._asdict() if self._midstates else {}
         record = SLOT.pack(
             state=SlotState.FREE,
             expiry_ns=lease.expires_ns,
@@ -250,7 +259,7 @@ class SlotTable:
             auth=lease.auth,
             guard=self._next_guard(slot),
             dp_key=lease.dp_key,
-            **keys._asdict(),
+            **keys,
         )
         self.buffer[slot * SLOT.size : (slot + 1) * SLOT.size] = record
 
