@@ -115,7 +115,7 @@ def _hugepages(fs: Sysfs) -> str:
 def _in_new_netns(action: Callable[[], str]) -> str:
     """Run `action` in a network namespace of its own: unshare(2) moves the calling thread alone, and the namespace
     goes with it."""
-    outcome: list[str | OSError] = []
+    outcome: list[str | OSError | Unsupported] = []
 
     def run() -> None:
         try:
@@ -123,14 +123,14 @@ def _in_new_netns(action: Callable[[], str]) -> str:
                 code = ctypes.get_errno()
                 raise OSError(code, f"unshare(CLONE_NEWNET): {os.strerror(code)}")
             outcome.append(action())
-        except OSError as error:
+        except (OSError, Unsupported) as error:
             outcome.append(error)
 
     thread = threading.Thread(target=run, name="probe-netns")
     thread.start()
     thread.join()
     result = outcome[0]
-    if isinstance(result, OSError):
+    if not isinstance(result, str):
         raise result
     return result
 
@@ -146,7 +146,7 @@ def _bpf(_fs: Sysfs) -> str:
 
 def _xdp(_fs: Sysfs) -> str:
     def attach() -> str:
-        program = bpf.prog_load(XDP_PASS_PROGRAM, "probe")
+        program = bpf.prog_load(bpf.Program("probe", XDP_PASS_PROGRAM, "GPL"))
         try:
             os.close(bpf.link_xdp(program, LOOPBACK, bpf.XDP_FLAGS_SKB_MODE))
         finally:

@@ -70,3 +70,9 @@ def test_missing_capabilities_are_named(tree):
 
 def test_only_what_no_node_can_do_without_is_required():
     assert {f.name for f in probes.FACILITIES if f.required} == {"CLOCK_BOOTTIME", "memfd"}
+
+
+def test_a_machine_whose_system_calls_nobody_knows_lacks_bpf_and_xdp(monkeypatch):
+    monkeypatch.setattr(probes.bpf, "_SYSCALL", {})
+    for name in ("bpf", "xdp"):
+        assert not probes.probe(name, Sysfs("/")).ok
