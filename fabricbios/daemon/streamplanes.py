@@ -108,5 +108,6 @@ class BlockStreams:
         return FbbuReadBlockResp(*_head(m), resp).pack("quic"), len(data), 0
 
     def _write(self, m: FbbuWriteBlock, status: DpStatus) -> tuple[bytes, int, int]:
-        status = status or self._plane.write(m.lease_id, m.payload.block_index, m.payload.block_data)
-        return FbbuWriteBlockResp(*_head(m), StatusOnly(status)).pack("quic"), 0, 0 if status else len(m.payload.block_data)
+        data = m.payload.block_data
+        status = status or self._plane.write(m.lease_id, m.payload.block_index, data)
+        return FbbuWriteBlockResp(*_head(m), StatusOnly(status)).pack("quic"), 0, 0 if status else len(data)

@@ -16,16 +16,20 @@ EVERY_SECONDS = 10.0
 
 
 class Thermal:
-    """Reads at once and then every EVERY_SECONDS; sysfs answers in microseconds, so in the loop's own thread."""
+    """Reads at once and then every EVERY_SECONDS; sysfs and SMART answer quickly, so in the loop's own thread."""
 
     def __init__(self, node: Node, simulated: bool) -> None:
         self._node, self._simulated = node, simulated
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        if not self._simulated:
-            self._node.set_thermal(tuple(tlvs(thermal.read(Sysfs()))), now())
-            self._timer = asyncio.get_running_loop().call_later(EVERY_SECONDS, self.start)
+        if self._simulated:
+            self._node.set_thermal((), now())
+            return
+        fs = Sysfs()
+        reading = thermal.read(fs, thermal.smart_temperature(fs))
+        self._node.set_thermal(tuple(tlvs(reading)), now())
+        self._timer = asyncio.get_running_loop().call_later(EVERY_SECONDS, self.start)
 
     def stop(self) -> None:
         if self._timer:
