@@ -26,7 +26,7 @@ def lease_id(auth: DpAuth) -> int:
 
 def install(path: XdpPath, seconds: float) -> list[int]:
     """Lease to four keys at once, one a mode, all over the same bytes; return what was leased before."""
-    table = path.maps.board().table()
+    table = path.maps.table(path.maps.board())
     before = [found for found, _ in table]
     until = boottime_ns() + int(seconds * 1e9)
     for auth in DpAuth:

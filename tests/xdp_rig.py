@@ -50,7 +50,7 @@ class XdpRig:
         self.maps = XdpMaps.create(slots, capacity)
         self.program = xdp_program.load(self.maps, PORT, FBBU_PORT, CounterRecord.NATIVE)
         self.board, self.memory = self.maps.board(), Memory(self.maps.slabs())
-        self.table = self.board.table()
+        self.table = self.maps.table(self.board)
 
     def open(self, lease: SlotLease = LEASE) -> int:
         """Install a lease that does not expire, and return its slot."""
@@ -77,7 +77,7 @@ class XdpRig:
         for lease_id, _ in list(self.table):
             self.table.clear(lease_id, 0)
         self.board.slots.buffer[: SLOTS * SLOT.size] = bytes(SLOTS * SLOT.size)
-        self.table = self.board.table()
+        self.table = self.maps.table(self.board)
         self.memory.view[:] = bytes(len(self.memory.view))
         size = len(bpf.map_lookup(self.maps.fds["counters"], struct.pack("<I", 0), self._counter_bytes()) or b"")
         bpf.map_update(self.maps.fds["counters"], struct.pack("<I", CounterRecord.NATIVE), bytes(size))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The bench's yardstick: a bare UDP echo, recvmmsg and sendmmsg, no authentication, no logic.
- * echo PORT: binds 127.0.0.1:PORT (0 picks one), prints the port, echoes until it is killed. */
+ * echo PORT [ADDRESS]: binds it (0 picks a port, 127.0.0.1 is the address), prints the port, echoes until killed. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -14,9 +14,9 @@ static struct sockaddr_in from[BATCH];
 static struct iovec piece[BATCH];
 static struct mmsghdr message[BATCH];
 
-static int bound(int port)
+static int bound(int port, const char *address)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = inet_addr(address) };
 	socklen_t length = sizeof(at);
 	int size = 4 << 20, fd = socket(AF_INET, SOCK_DGRAM, 0);
 
@@ -32,7 +32,7 @@ static int bound(int port)
 
 int main(int argc, char **argv)
 {
-	int fd = bound(argc > 1 ? atoi(argv[1]) : 0);
+	int fd = bound(argc > 1 ? atoi(argv[1]) : 0, argc > 2 ? argv[2] : "127.0.0.1");
 
 	for (;;) {
 		for (int i = 0; i < BATCH; i++) {

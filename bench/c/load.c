@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The bench's load: asks questions that were made beforehand and keeps so many of them outstanding.
  *
- * load HOST PORT FILE OUTSTANDING
+ * load HOST PORT FILE OUTSTANDING [memcached]
  *
  * FILE is u32 count, u32 bytes (native), then count datagrams of that size, whose nonces (bytes 32-39, as in
  * FBMU and FBBU) are 1 .. count in this order: what comes back says by its nonce which question it answers.
+ * "memcached": they are questions of its UDP protocol, whose request ids (bytes 0-1) are the low half of that number.
  * Each is sent once. What was not answered within TIMEOUT_US counts as lost. Prints one JSON object. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,12 +33,17 @@ struct tally {
 	uint32_t *latency; /* ns, one an answer */
 };
 
-static uint64_t now(void)
+static uint64_t read_clock(clockid_t which)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(which, &t);
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static uint64_t now(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
 }
 
 static void die(const char *what)
@@ -74,6 +80,17 @@ static int connected(const char *host, int port)
 	return fd;
 }
 
+/* Which question an answer answers, 0 .. count - 1; `next` were sent. */
+static uint64_t which_of(const char *answer, int memcached, uint32_t next)
+{
+	uint64_t nonce;
+	uint16_t id;
+
+	memcpy(&nonce, answer + NONCE_AT, sizeof(nonce));
+	memcpy(&id, answer, sizeof(id));
+	return memcached ? next - (uint16_t)(next - (be16toh(id) - 1)) : be64toh(nonce) - 1;
+}
+
 /* Send up to `wanted` questions from number `next` on; return how many. */
 static uint32_t ask(int fd, const struct questions *q, uint32_t next, uint32_t wanted, uint64_t *sent_at)
 {
@@ -95,7 +112,7 @@ static uint32_t ask(int fd, const struct questions *q, uint32_t next, uint32_t w
 }
 
 /* Take what answers are there, at least one unless time runs out; return how many, 0 after a time-out. */
-static int hear(int fd, struct tally *t, const struct questions *q, uint64_t *sent_at)
+static int hear(int fd, struct tally *t, const struct questions *q, uint64_t *sent_at, int memcached, uint32_t next)
 {
 	static char room[BATCH][ROOM];
 	static struct iovec piece[BATCH];
@@ -107,15 +124,14 @@ static int hear(int fd, struct tally *t, const struct questions *q, uint64_t *se
 		message[i].msg_hdr = (struct msghdr){ .msg_iov = &piece[i], .msg_iovlen = 1 };
 	}
 	int n = recvmmsg(fd, message, BATCH, MSG_WAITFORONE, NULL);
-	uint64_t at = now(), nonce;
+	uint64_t at = now();
 
 	for (int i = 0; i < n; i++) {
-		memcpy(&nonce, room[i] + NONCE_AT, sizeof(nonce));
-		uint64_t which = be64toh(nonce) - 1;
+		uint64_t which = which_of(room[i], memcached, next);
 		if (which >= q->count || !sent_at[which])
 			continue;
 		t->latency[t->answered++] = at - sent_at[which];
-		t->refused += message[i].msg_len > STATUS_AT && room[i][STATUS_AT];
+		t->refused += !memcached && message[i].msg_len > STATUS_AT && room[i][STATUS_AT];
 		sent_at[which] = 0;
 		counted++;
 	}
@@ -129,20 +145,23 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void report(struct tally *t, double seconds)
+static void report(struct tally *t, double seconds, double cpu)
 {
 	qsort(t->latency, t->answered, sizeof(*t->latency), by_value);
 	double p50 = t->answered ? t->latency[t->answered / 2] / 1e3 : 0;
 	double p99 = t->answered ? t->latency[t->answered * 99 / 100] / 1e3 : 0;
 
-	printf("{\"answered\": %lu, \"refused\": %lu, \"lost\": %lu, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
-	       t->answered, t->refused, t->lost, seconds, p50, p99);
+	printf("{\"answered\": %lu, \"refused\": %lu, \"lost\": %lu, \"seconds\": %.6f, \"cpu_seconds\": %.6f, "
+	       "\"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+	       t->answered, t->refused, t->lost, seconds, cpu, p50, p99);
 }
 
 int main(int argc, char **argv)
 {
-	if (argc != 5) {
-		fprintf(stderr, "load HOST PORT FILE OUTSTANDING\n");
+	int memcached = argc == 6 && !strcmp(argv[5], "memcached");
+
+	if (argc != 5 && !memcached) {
+		fprintf(stderr, "load HOST PORT FILE OUTSTANDING [memcached]\n");
 		return 2;
 	}
 	const struct questions *q = questions_in(argv[3]);
@@ -150,7 +169,7 @@ int main(int argc, char **argv)
 	struct tally t = { .latency = calloc(q->count, sizeof(*t.latency)) };
 	uint64_t *sent_at = calloc(q->count, sizeof(*sent_at));
 	int fd = connected(argv[1], atoi(argv[2]));
-	uint64_t start = now();
+	uint64_t start = now(), cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID);
 
 	if (!sent_at || !t.latency)
 		die("calloc");
@@ -159,13 +178,13 @@ int main(int argc, char **argv)
 
 		next += asked;
 		outstanding += asked;
-		int heard = hear(fd, &t, q, sent_at);
+		int heard = hear(fd, &t, q, sent_at, memcached, next);
 		if (!heard && errno == EAGAIN) {
 			t.lost += outstanding;
 			outstanding = 0;
 		}
 		outstanding -= (uint32_t)heard < outstanding ? (uint32_t)heard : outstanding;
 	}
-	report(&t, (now() - start) / 1e9);
+	report(&t, (now() - start) / 1e9, (read_clock(CLOCK_PROCESS_CPUTIME_ID) - cpu) / 1e9);
 	return 0;
 }

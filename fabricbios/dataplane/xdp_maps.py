@@ -15,7 +15,7 @@ from fabricbios.dataplane.counters import COUNTERS, read_counters
 from fabricbios.dataplane.index import index_bytes
 from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import SLAB_BYTES, Slab, slab_sizes
-from fabricbios.dataplane.slots import SLOT
+from fabricbios.dataplane.slots import SLOT, SlotTable
 from fabricbios.dataplane.xdp_layout import SLAB_MARGIN, XDP_CONFIG, CounterRecord
 from fabricbios.errors import Unsupported
 from fabricbios.hw import bpf
@@ -67,9 +67,13 @@ class XdpMaps:
             bpf.obj_pin(fd, pins / name)
 
     def board(self) -> LeaseBoard:
-        """Return slots and index as user space shares them; the regions have descriptors of their own."""
+        """Return slots and index as user space shares them, on descriptors of their own; its writer is `table`."""
         slots, lookup = (os.dup(self.fds[name]) for name in ("slots", "lease_index"))
         return LeaseBoard(Region.attach(slots, self.slots * SLOT.size), Region.attach(lookup, index_bytes(self.slots)))
+
+    def table(self, board: LeaseBoard) -> SlotTable:
+        """Return the daemon's, the writing, end of `board()`: with the midstates that programs hash on from."""
+        return SlotTable(board.slots.buffer, [board.slot_index()], midstates=True)
 
     def slabs(self) -> list[Slab]:
         """Return the leased bytes for slab.Memory, which owns these descriptors."""
