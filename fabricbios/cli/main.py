@@ -32,7 +32,6 @@ COMMANDS = {
     "token": ("token", "token", "Ask for, show and narrow capability tokens"),
     "wire": ("wire", "wire", "Decode and encode the protocol's bytes"),
     "top": ("top", "top", "Live rates of a node's data plane"),
-    "trace": ("trace", "trace", "Latency histograms of the fast path"),
     "completion": ("completion", "completion", "Print a shell's completion script"),
 }
 

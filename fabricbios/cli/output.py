@@ -104,7 +104,8 @@ def failure(error: BaseException) -> tuple[int, str, str]:
     if isinstance(error, Refused):
         return EXIT_REFUSED, f"the node refused: {error}", _REMEDY.get(error.status, "")
     if isinstance(error, Disconnected):
-        return EXIT_UNREACHABLE, str(error), "is fabricbiosd running there? -H HOST:PORT names another node"
+        remedy = getattr(error, "remedy", "is fabricbiosd running there? -H HOST:PORT names another node")
+        return EXIT_UNREACHABLE, str(error), remedy
     if isinstance(error, Unsupported):
         return EXIT_LACKING, str(error), "fabricbios doctor shows what this machine can do"
     if isinstance(error, Untrusted):

@@ -1,6 +1,6 @@
 """`fabricbios trust`: whom a node on this machine trusts, and the controller that vouches for many.
 
-Works on the trust directory alone; a running daemon takes changes over on SIGHUP.
+Works on the trust directory, whose changes a running daemon takes over on SIGHUP.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 
+from fabricbios.cli.enrolment import approve, enroll, pending
 from fabricbios.cli.identity import identity_directory
 from fabricbios.cli.output import document, node_options, print_json, print_table
+from fabricbios.cli.trust_change import print_change, save_key, trust_dir_option
 from fabricbios.client import known_nodes
 from fabricbios.daemon.settings import BY_KEY, parse_endpoint
 from fabricbios.errors import ConfigError
@@ -28,11 +30,7 @@ from fabricbios.wire.enrolment import issue as issue_certificate
 CONTROLLER = "controller"  # directory of the controller's key, beside the client's
 _DAY = 86_400
 _ID = re.compile(r"(?:0x)?([0-9a-fA-F]{1,32})")
-_RELOAD = "A running daemon takes it over on SIGHUP (systemctl reload fabricbiosd)."
 
-trust_dir_option = click.option(
-    "--trust-dir", type=click.Path(path_type=Path), default=BY_KEY["trust_dir"].default, show_default=True
-)
 state_dir_option = click.option(
     "--state-dir", type=click.Path(path_type=Path), default=BY_KEY["state_dir"].default, show_default=True,
     help="The node's, for what it learned.",
@@ -45,6 +43,10 @@ ca_option = click.option(
 @click.group()
 def trust() -> None:
     """Pin keys, forget them, and certify many with a controller's key."""
+
+
+for _command in (pending, approve, enroll):
+    trust.add_command(_command)
 
 
 @trust.command()
@@ -73,16 +75,7 @@ def show(trust_dir: Path, state_dir: Path, as_json: bool) -> None:
 def pin(key: str, controller: bool, trust_dir: Path, as_json: bool) -> None:
     """Trust a key: a PEM file, or 64 hex digits as `fabricbios identity` shows them."""
     kind = trustdir.CONTROLLERS if controller else trustdir.PEERS
-    _save(trust_dir, kind, "pin", trustdir.read_key(key), as_json)
-
-
-@trust.command()
-@click.argument("key")
-@trust_dir_option
-@node_options
-def approve(key: str, trust_dir: Path, as_json: bool) -> None:
-    """Let a node that holds a controller's key certify this key when it asks (ENROLL_REQUEST)."""
-    _save(trust_dir, trustdir.APPROVED, "approve", trustdir.read_key(key), as_json)
+    save_key(trust_dir, kind, "pin", trustdir.read_key(key), as_json)
 
 
 @trust.command()
@@ -100,7 +93,7 @@ def forget(ctx: click.Context, who: str, trust_dir: Path, state_dir: Path, as_js
     node_id = _one_id(who, trustdir.load(trust_dir, learned))
     places = [(trust_dir, kind) for kind in (trustdir.PEERS, trustdir.CONTROLLERS, trustdir.APPROVED)]
     gone = [path for place in [*places, (learned, trustdir.PEERS)] for path in trustdir.forget(*place, node_id)]
-    _changed("forget", as_json, node_id=hex128(node_id), paths=[str(path) for path in gone])
+    print_change("forget", as_json, node_id=hex128(node_id), paths=[str(path) for path in gone])
 
 
 @trust.command("init-ca")
@@ -114,7 +107,7 @@ def init_ca(ctx: click.Context, ca_dir: Path | None, as_json: bool) -> None:
     public = directory / "controller.pem"
     replace(public, controller.public_pem())
     hint = f"On each node: fabricbios trust pin --controller {controller.public_key.hex()}"
-    _changed("init-ca", as_json, hint, node_id=hex128(controller.node_id), paths=[str(public)])
+    print_change("init-ca", as_json, hint, node_id=hex128(controller.node_id), paths=[str(public)])
 
 
 @trust.command()
@@ -139,22 +132,7 @@ def issue(
     path = out or (directory / CERTIFICATE_FILE if is_own else Path(f"{hex128(certificate.subject)}.cert"))
     replace(path, certificate.pack())
     hint = "" if is_own else f"Put it beside that key, as {CERTIFICATE_FILE}."
-    _changed("issue", as_json, hint, node_id=hex128(certificate.subject), paths=[str(path)])
-
-
-def _save(trust_dir: Path, kind: str, action: str, public_key: bytes, as_json: bool) -> None:
-    path = trustdir.save(trust_dir, kind, public_key)
-    _changed(action, as_json, _RELOAD, node_id=hex128(id_of_key(public_key)), paths=[str(path)])
-
-
-def _changed(action: str, as_json: bool, hint: str = "", *, node_id: str, paths: list[str]) -> None:
-    if as_json:
-        print_json(document("trust-change", action=action, node_id=node_id, paths=paths))
-        return
-    for path in paths:
-        click.echo(f"{action}: {node_id}  {path}")
-    if hint:
-        click.echo(hint)
+    print_change("issue", as_json, hint, node_id=hex128(certificate.subject), paths=[str(path)])
 
 
 def _listed(keys: Mapping[int, bytes]) -> list[dict[str, Any]]:
@@ -200,4 +178,4 @@ def _forget_node(directory: Path, address: str, as_json: bool) -> None:
     key = nodes.get(host, port)
     if key is None or not nodes.forget(host, port):
         raise ConfigError(f"no key is known for {address}: {path} lists those that are")
-    _changed("forget", as_json, node_id=hex128(id_of_key(key)), paths=[str(path)])
+    print_change("forget", as_json, node_id=hex128(id_of_key(key)), paths=[str(path)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fabricbios.daemon.blockstores import BlockStores
-from fabricbios.daemon.memorypath import SLOTS, bound_sockets, wildcard_pairs
+from fabricbios.daemon.memorypath import SLOTS, bound_sockets, counters_of, wildcard_pairs
 from fabricbios.daemon.serverwatch import ServerWatch
 from fabricbios.dataplane.block import BlockPlane
 from fabricbios.dataplane.endpoints import Listener
@@ -13,7 +13,7 @@ from fabricbios.dataplane.fbbu import Sync
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Slab
-from fabricbios.dataplane.slots import Plane
+from fabricbios.dataplane.slots import Plane, SlotCounters
 from fabricbios.hw.mtu import mtu_of
 from fabricbios.model import Transport
 
@@ -29,6 +29,7 @@ class BlockPath:
         self.port = self.sockets[0].getsockname()[1]
         self.label, self.reason = "user", "the user-space server"
         self._board = LeaseBoard.create(SLOTS)
+        self._table = self._board.table()
         slabs = [Slab(backing.fd, backing.size) for backing in stores.pool.backings]
         self._server = ServerProcess(Plane.FBBU, self.sockets, self._board, slabs, self._sync)
         self._watch = ServerWatch(self._server, "FBBU")
@@ -40,8 +41,7 @@ class BlockPath:
         listeners += [
             Listener(Transport.FBBU_QUIC, host, port) for bind, port in control for host in wildcard_pairs([bind])
         ]
-        table = self._board.table()
-        return BlockPlane(table, self._stores.pool, listeners, self._quiesce, sync=self._sync, mtu_of=mtu_of)
+        return BlockPlane(self._table, self._stores.pool, listeners, self._quiesce, sync=self._sync, mtu_of=mtu_of)
 
     def _quiesce(self) -> None:
         self._server.quiesce(QUIESCE_SECONDS)
@@ -49,6 +49,10 @@ class BlockPath:
     def counters(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return path label -> counters.read_counters()'s object."""
         return {self.label: self._server.counters()}
+
+    def lease_counters(self, lease_id: int) -> SlotCounters | None:
+        """Return what one lease was asked for, None if it is not of this plane."""
+        return counters_of(self._table, lease_id)
 
     def close(self) -> None:
         """End the process and the sockets; the stores are the caller's to close, after every plane."""

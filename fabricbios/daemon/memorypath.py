@@ -16,7 +16,7 @@ from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Memory
-from fabricbios.dataplane.slots import Plane
+from fabricbios.dataplane.slots import Plane, SlotCounters, SlotTable
 from fabricbios.hw.mtu import mtu_of
 from fabricbios.model import Transport
 
@@ -54,6 +54,12 @@ def bound_sockets(binds: Sequence[str], port: int, flag: str) -> list[socket.soc
     return sockets
 
 
+def counters_of(table: SlotTable, lease_id: int) -> SlotCounters | None:
+    """Return a lease's counters, None if it has no slot (any more)."""
+    slot = table.find(lease_id)
+    return None if slot is None else table.counters(slot)
+
+
 class MemoryPath:
     """Leased memory over UDP and QUIC. Make it, then `start` it; `plane` is what core's effects reach."""
 
@@ -79,6 +85,10 @@ class MemoryPath:
     def counters(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return path label -> counters.read_counters()'s object."""
         return {"user": self.server.counters()}
+
+    def lease_counters(self, lease_id: int) -> SlotCounters | None:
+        """Return what one lease was asked for, None if it is not of this plane."""
+        return counters_of(self._table, lease_id)
 
     def close(self) -> None:
         self._watch.close()

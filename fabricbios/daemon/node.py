@@ -13,6 +13,8 @@ from random import SystemRandom
 from fabricbios.core.node import Node, Setup
 from fabricbios.core.trust import TrustMode, TrustStore
 from fabricbios.daemon import build, log, ready
+from fabricbios.daemon.admin import AdminSocket
+from fabricbios.daemon.admin_answers import AdminAnswers
 from fabricbios.daemon.announcing import Announcing
 from fabricbios.daemon.clock import now
 from fabricbios.daemon.config import Config
@@ -73,7 +75,7 @@ class NodeService:
         self.identity = Identity.load_or_create(config.state_dir / "identity")
         self.trust = TrustStore(TrustMode(config.trust), self._trusted_keys())
         entries = self.journal.open()
-        self.control = Control(self.measures.metrics.op_seconds)
+        self.control = Control(self.measures.took if config.metrics else None)
         self.server = QuicServer(self.identity, self.control)
         controls = [await self._listen(bind) for bind in config.bind]
         self._join(controls, entries)  # without a pause: a request may be waiting
@@ -81,6 +83,7 @@ class NodeService:
             await self.announcing.start()
         self.thermal.start()
         metrics = self.measures.start(self, config.metrics) if config.metrics else None
+        await self._listen_to_admins()
         self._signals()
         self._say_ready(controls[0], metrics)
 
@@ -146,6 +149,17 @@ class NodeService:
         except OSError as e:
             raise AlreadyRunning(f"control-port {port} on {bind}: {e.strerror}") from None
 
+    async def _listen_to_admins(self) -> None:
+        """Who may not make the runtime directory serves all the same: it is a convenience, not a lock."""
+        answers = AdminAnswers(self.identity.node_id, self.node, self.planes, self.data.counts)
+        admin = AdminSocket(self._config.runtime_dir, answers)
+        try:
+            await admin.start()
+        except OSError as e:
+            logger.warning("no admin socket (fabricbios top, trust approve): %s: set runtime-dir", e)
+        else:
+            self.admin = admin
+
     def _say_ready(self, control: tuple[str, int], metrics: tuple[str, int] | None) -> None:
         endpoints = {
             "control": control,
@@ -159,8 +173,7 @@ class NodeService:
 
     def _changed(self) -> None:
         self.announcing.changed()
-        for kind, seconds in self.node.take_teardowns():
-            self.measures.metrics.teardown_seconds.labels(kind.name.lower()).observe(seconds)
+        self.measures.tore_down(self.node.take_teardowns())
 
     def _signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -189,6 +202,8 @@ class NodeService:
     async def _stop(self) -> None:
         """Backwards, and also from half a start."""
         ready.notify("STOPPING=1")
+        if hasattr(self, "admin"):
+            await self.admin.stop()
         if hasattr(self, "announcing"):
             await self.announcing.stop()
         if hasattr(self, "loop"):

@@ -18,6 +18,7 @@ from fabricbios.daemon.nvmeofpath import nvmeof_plane
 from fabricbios.daemon.streamplanes import FBBU, FBMU, BlockStreams, MemoryStreams
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.slab import PAGE
+from fabricbios.dataplane.slots import SlotCounters
 from fabricbios.model import BLOCK_SIZE, Binding, Resource, ResourceType, resource_id_of
 from fabricbios.ports import DataPlane
 
@@ -112,6 +113,11 @@ class Planes:
     def counters(self) -> dict[str, Mapping[str, Mapping[str, Mapping[str, int]]]]:
         """Return plane -> path -> counters.read_counters()'s object."""
         return {name: path.counters() for name, path in self._paths.items()}
+
+    def lease_counters(self, lease_id: int) -> SlotCounters | None:
+        """Return what one lease was asked for over the data planes, None for one that has no slot in them."""
+        found = (path.lease_counters(lease_id) for path in self._paths.values())
+        return next((counters for counters in found if counters is not None), None)
 
     def close(self, keep: bool) -> None:
         """End it all, backwards; with `keep` what outlives a daemon stays for the next one."""

@@ -1,0 +1,139 @@
+"""`fabricbios top`: what a node's data planes do just now, by lease and by path."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fabricbios.cli.output import duration, node_options, print_json, size
+from fabricbios.cli.rates import Look, rates
+from fabricbios.cli.session import node_address
+from fabricbios.daemon.admin_client import AdminClient
+from fabricbios.daemon.settings import BY_KEY
+from fabricbios.errors import ConfigError
+
+SHOWN = 40  # leases on one screen
+
+runtime_dir_option = click.option(
+    "--runtime-dir", type=click.Path(path_type=Path), default=BY_KEY["runtime_dir"].default, show_default=True,
+    help="The node's, where its admin socket is.",
+)  # fmt: skip
+
+
+@click.command()
+@runtime_dir_option
+@click.option("--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds.")
+@click.option("--once", is_flag=True, help="Look for one interval, print, and end.")
+@node_options
+@click.pass_context
+def top(ctx: click.Context, runtime_dir: Path, interval: float, once: bool, as_json: bool) -> None:
+    """Show live rates by path and by lease of the node on this machine, until interrupted.
+
+    With --json one document a line. Where standard output is no terminal it looks once.
+    """
+    _must_be_here(ctx.find_root().obj["host"])
+    with AdminClient(runtime_dir) as node:
+        seen = _looks(node, interval)
+        if as_json:
+            for doc in seen:
+                print_json(doc)
+                if once:
+                    return
+        elif once or not sys.stdout.isatty():
+            _console().print(_screen(next(seen)))
+        else:
+            _follow(seen)
+
+
+def _must_be_here(text: str) -> None:
+    """Counters by lease are for who may be root there: they never leave the machine."""
+    host = node_address(text)[0]
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        raise ConfigError(f"top looks at the node of its own machine: run it there (ssh {host} fabricbios top)")
+
+
+def _looks(node: AdminClient, interval: float) -> Iterator[dict[str, Any]]:
+    before = _look(node)
+    while True:
+        time.sleep(interval)
+        after = _look(node)
+        yield rates(before, after)
+        before = after
+
+
+def _look(node: AdminClient) -> Look:
+    return Look(node.ask(ask="leases"), node.ask(ask="paths"))
+
+
+def _follow(seen: Iterator[dict[str, Any]]) -> None:
+    from rich.live import Live
+
+    with Live(console=_console(), screen=True, auto_refresh=False) as live:
+        for doc in seen:
+            live.update(_screen(doc), refresh=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _screen(doc: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    more = len(doc["leases"]) - SHOWN + doc["left_out"]
+    rest = [Text(f"and {more} leases more")] if more > 0 else []
+    return Group(Text(f"node {doc['node_id']}"), _planes(doc), Text(), _leases(doc), *rest)
+
+
+def _planes(doc: dict[str, Any]) -> Any:
+    table = _table("plane", "path", ">requests/s", ">read/s", ">written/s", ">drops/s", "why")
+    for p in doc["planes"]:
+        table.add_row(
+            p["plane"], p["path"] if p["serves"] else f"({p['path']})", _count(p["requests_per_sec"]),
+            _bytes(p["read_per_sec"]), _bytes(p["written_per_sec"]), _count(p["drops_per_sec"]), p["why"],
+        )  # fmt: skip
+    return table
+
+
+def _leases(doc: dict[str, Any]) -> Any:
+    table = _table(
+        "lease", "kind", "over", "state", ">size", ">reads/s", ">writes/s", ">bytes/s", ">rejects/s", ">ends in"
+    )
+    for item in doc["leases"][:SHOWN]:
+        moving = [_count(item["reads_per_sec"]), _count(item["writes_per_sec"]), _bytes(item["bytes_per_sec"]),
+                  _count(item["rejects_per_sec"])] if item["totals"] else ["", "", "", ""]  # fmt: skip
+        table.add_row(
+            item["lease_id"][:14], item["kind"], item["binding"], item["state"], size(item["size"]), *moving,
+            duration(max(0, item["expires_at"] - time.time())),
+        )  # fmt: skip
+    return table
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+    return table
+
+
+def _count(rate: float) -> str:
+    return f"{rate:,.0f}" if rate else "-"
+
+
+def _bytes(rate: float) -> str:
+    return size(round(rate)) if rate else "-"
