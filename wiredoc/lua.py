@@ -11,14 +11,16 @@ from fabricbios.model import ALPN, DISCOVERY_PORT, FBBU_PORT, FBMU_PORT, DpAuth,
 from fabricbios.wire import kinds
 from fabricbios.wire.dataplane import Datagram
 from fabricbios.wire.description import Struct
-from fabricbios.wire.discovery import FILTER_OPS, FIRST_EXTENSION_FIELD
+from fabricbios.wire.discovery import COOKIE_SIZE, FILTER_OPS, FIRST_EXTENSION_FIELD
 from fabricbios.wire.fields import Field
 from fabricbios.wire.frame import FrameFlag, MsgType
+from fabricbios.wire.intents import AffinityCategory, AffinityStrength, AffinityTarget, LeaseAffinity
 from fabricbios.wire.pages import PageDatagram, PageOp
 from fabricbios.wire.registry import PAYLOADS, TABLES, TYPES, params_of, result_of, wire_name
+from fabricbios.wire.rules import ANY
 from wiredoc.names import HEADER_NAME, Section, datagrams, payload_of, sections, spec_name, table_key
 
-PARTS = ("auth", "checks", "engine", "frames", "dataplane", "dissector")
+PARTS = ("auth", "engine", "checks", "frames", "dataplane", "dissector")
 SOURCE_DIR = Path(__file__).parent / "lua"
 HEAD = """\
 -- fabricBIOS dissector for Wireshark and tshark 4.0 and later.
@@ -70,7 +72,8 @@ def _fields() -> Iterator[tuple[str, str]]:
     for section in sections():
         yield _proto(section.name, "none", section.name, (section.cls.__doc__ or "").strip().split("\n")[0])
         for name, field in section.items.items():
-            yield from _field(section.name, wire_name(name.lstrip("_")), field)
+            named = field._replace(enum=DpOp) if (section.name, name) == (HEADER_NAME, "op") else field
+            yield from _field(section.name, wire_name(name.lstrip("_")), named)
     yield _proto(f"{HEADER_NAME}.page_op", "uint8", "op", "PageOp", _values(PageOp))
     yield _proto("frame.reassembled", "bytes", "reassembled", "the whole payload")
     yield _proto("frame.inflated", "bytes", "inflated", "the payload that was COMPRESSED")
@@ -135,7 +138,7 @@ def _plain(full: str, name: str, field: Field) -> tuple[str, str]:
         shape = "int32" if isinstance(kind, kinds.Int) and kind.signed else _UINT[kind.size]
         base = "base.HEX" if field.flags is not None else ""
         return _proto(full, shape, name, field.doc, _values(field.enum) if field.enum else "", base=base)
-    if isinstance(kind, (kinds.Text, kinds.Magic)):
+    if isinstance(kind, (kinds.Text, kinds.Magic)) or name == "magic":
         return _proto(full, "string", name, field.doc)
     if isinstance(kind, kinds.Padding):
         return _proto(full, "uint32", name, "bytes")
@@ -270,10 +273,20 @@ def _constants() -> Iterator[str]:
     yield f"local BAD_AUTH = {int(DpStatus.BAD_AUTH)}"
     yield "local DP_OP = " + table((o.name, hex(o)) for o in DpOp)
     yield "local PADDED = " + table(_padded().items())
-    yield f"local FIRST_EXTENSION_FIELD = {hex(FIRST_EXTENSION_FIELD)}"
+    yield f"local FIRST_EXTENSION_FIELD, COOKIE_SIZE = {hex(FIRST_EXTENSION_FIELD)}, {COOKIE_SIZE}"
+    yield "local TARGET_SIZES = " + table(_target_sizes())
     yield "local FILTER_OPS = " + table((int(f), table((int(o), "true") for o in sorted(ops))) for f, ops in FILTER_OPS.items())
     yield _ops()
     yield _dp_messages()
+
+
+def _target_sizes() -> Iterator[tuple[int, str]]:
+    """Yield the one length that each affinity target may have, as the codec judges; a name may have any."""
+    for target in AffinityTarget:
+        tried = ((n, LeaseAffinity(AffinityCategory.STATE, AffinityStrength.REQUIRED, target, bytes(n))) for n in range(32))
+        sizes = [n for n, tlv in tried if not tlv.complaint(ANY)]
+        if len(sizes) == 1:
+            yield int(target), str(sizes[0])
 
 
 def _padded() -> dict[int, str]:

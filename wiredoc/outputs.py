@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wiredoc.blocks import filled
+from wiredoc.c_header import header
 from wiredoc.lua import dissector
+from wiredoc.pages import pages
 
+WITH_BLOCKS = ("docs/spec/conversation.md",)  # hand-written, with generated parts between markers
 ROOT = Path(__file__).parents[1]
 
 
 def outputs() -> dict[str, str]:
     """Return the text of every generated file."""
-    return {"docs/wireshark/fabricbios.lua": dissector()}
+    found = {"docs/wireshark/fabricbios.lua": dissector(), "docs/spec/fabricbios_wire.h": header()}
+    found |= {f"docs/spec/{name}": text for name, text in pages().items()}
+    return found | {p: filled((ROOT / p).read_text()) for p in WITH_BLOCKS}
 
 
 def stale() -> list[str]:

@@ -528,9 +528,9 @@ F["depth.max_delegation_edges"] = ProtoField.uint8("fabricbios.depth.max_delegat
 F["audience"] = ProtoField.none("fabricbios.audience", "audience", "Only for this TLS peer, besides the token's own audience.")
 F["audience.audience"] = ProtoField.bytes("fabricbios.audience.audience", "audience", base.NONE, "")
 F["dp"] = ProtoField.none("fabricbios.dp", "dp", "D10, as it stands; nothing but its length is judged.")
-F["dp.magic"] = ProtoField.bytes("fabricbios.dp.magic", "magic", base.NONE, "FBMU, FBBU or FBMK")
+F["dp.magic"] = ProtoField.string("fabricbios.dp.magic", "magic", base.UNICODE, "FBMU, FBBU or FBMK")
 F["dp.version"] = ProtoField.uint8("fabricbios.dp.version", "version", base.DEC, nil, nil, "1")
-F["dp.op"] = ProtoField.uint8("fabricbios.dp.op", "op", base.DEC, nil, nil, "DpOp, or PageOp")
+F["dp.op"] = ProtoField.uint8("fabricbios.dp.op", "op", base.DEC, { [1] = "HELLO", [2] = "HELLO_ACK", [16] = "READ", [17] = "READ_RESP", [32] = "WRITE", [33] = "WRITE_RESP", [48] = "PING", [49] = "PONG", [127] = "ERROR" }, nil, "DpOp, or PageOp")
 F["dp.flags"] = ProtoField.uint16("fabricbios.dp.flags", "flags", base.DEC, nil, nil, "0")
 F["dp.payload_len"] = ProtoField.uint32("fabricbios.dp.payload_len", "payload_len", base.DEC, nil, nil, "bytes after the header")
 F["dp.request_id"] = ProtoField.uint32("fabricbios.dp.request_id", "request_id", base.DEC, nil, nil, "chosen by the client, not zero for I/O")
@@ -1853,7 +1853,8 @@ local DP_STATUS = { [0] = "OK", [1] = "INVALID_LEASE", [2] = "EXPIRED", [3] = "F
 local BAD_AUTH = 8
 local DP_OP = { HELLO = 0x1, HELLO_ACK = 0x2, READ = 0x10, READ_RESP = 0x11, WRITE = 0x20, WRITE_RESP = 0x21, PING = 0x30, PONG = 0x31, ERROR = 0x7f }
 local PADDED = { [1] = 16, [16] = 12, [48] = 0 }
-local FIRST_EXTENSION_FIELD = 0x40
+local FIRST_EXTENSION_FIELD, COOKIE_SIZE = 0x40, 32
+local TARGET_SIZES = { [1] = 16, [2] = 16, [3] = 16, [4] = 16, [6] = 4 }
 local FILTER_OPS = { [1] = { [1] = true }, [2] = { [1] = true }, [3] = { [1] = true, [2] = true, [3] = true }, [4] = { [1] = true, [2] = true, [3] = true }, [5] = { [1] = true, [2] = true, [3] = true }, [6] = { [1] = true, [4] = true }, [7] = { [1] = true, [4] = true } }
 local OPS = {
 	[0x0001] = { name = "PING", params = "ping_params", result = "ping_result" },
@@ -2155,73 +2156,6 @@ auth.tag = {
 	[3] = function(key, m) return auth.siphash_128(key:sub(1, 16), m) end,
 }
 
--- Rules across fields that the codec holds in Python (`complaint`): those that a capture can show.
-
-local function same(a, b)
-	return a and b and a:raw() == b:raw()
-end
-
-local function other_lease(r)
-	if not same(r.spans.lease_id, r.spans["header.lease_id"]) then
-		return "the payload's lease is not the header's"
-	end
-end
-
-local function data_with_status(r)
-	if r.values.status ~= 0 and (r.values.length or r.values.block_count or 0) ~= 0 then
-		return "data with a status other than OK"
-	end
-end
-
-local function bit_set(flags, bit)
-	return math.floor(flags / bit) % 2 == 1
-end
-
-local function fragment_rules(v)
-	local stop = v.frag_offset + v.payload_len
-	if stop > v.frag_total_len then
-		return "the fragment goes past frag_total_len"
-	end
-	if not bit_set(v.flags, FLAG.CONTINUED) and not bit_set(v.flags, FLAG.FINAL) then
-		return (v.frag_offset ~= 0 or stop ~= v.frag_total_len) and "an unfragmented frame must be the whole payload"
-	end
-	return bit_set(v.flags, FLAG.FINAL) ~= (stop == v.frag_total_len)
-		and "FINAL must be set on the last fragment, and only there"
-end
-
-local CHECKS = {
-	frame = function(r)
-		local v = r.values
-		if bit_set(v.flags, FLAG.CONTINUED) and bit_set(v.flags, FLAG.FINAL) then
-			return "CONTINUED and FINAL are both set"
-		end
-		if r.ctx.quic and math.floor(v.flags / 2) > 0 then
-			return "fragment flags and COMPRESSED are errors on QUIC"
-		end
-		return bit_set(v.flags, FLAG.FRAG_V2) and fragment_rules(v)
-	end,
-	filter = function(r)
-		local field, op = r.values.field, r.values.op
-		if field >= FIRST_EXTENSION_FIELD then
-			return nil
-		end
-		if not FILTER_OPS[field] then
-			return "the filter field is not assigned"
-		end
-		return not FILTER_OPS[field][op] and "the filter field does not take this op"
-	end,
-	solicit = function(r)
-		return r.values.filters_count > 0 and r.values.query_type == 0 and "filters with query_type 0"
-	end,
-	solicit_retry = function(r)
-		return (not r.spans.cookie or r.spans.cookie:len() ~= 32) and "the cookie is not 32 bytes"
-	end,
-	fbmu_hello = other_lease,
-	fbbu_hello = other_lease,
-	fbmu_read_resp = data_with_status,
-	fbbu_read_block_resp = data_with_status,
-}
-
 -- The interpreter of the tables above: one handler a kind of field. A reader `r` holds tvb, pos, stop (where the
 -- enclosing buffer ends), tree, values (numbers by field name), spans (TvbRanges by field name), places ({pos, length} by field name) and ctx.
 
@@ -2359,6 +2293,7 @@ local function show_int(r, d)
 	end
 end
 
+local CHECKS = {} -- by struct: a rule across fields; returns what is wrong, or nothing
 local INSIDE = {} -- by struct: what to do with bytes that hold a message of their own
 local dissect_struct, dissect_tlvs -- they and the handlers below call each other
 
@@ -2439,13 +2374,17 @@ function handlers.list(d, r)
 	if count * d.least > left(r) then
 		malformed(d.n .. " is longer than what is left")
 	end
+	local sum = 0
 	for i = 1, count do
 		if d.item then
 			show_struct(r, d.item, r.stop, d.item .. " " .. i)
 		else
-			r.tree:add(F[d.f], take(r, d.least, d))
+			local span = take(r, d.least, d)
+			r.tree:add(F[d.f], span)
+			sum = sum + (d.least <= 4 and span:uint() or 0)
 		end
 	end
+	r.values[d.n .. "_sum"] = sum
 end
 
 function handlers.byteslist(d, r)
@@ -2581,6 +2520,102 @@ function dissect_struct(name, r)
 		refuse(r.tree, why)
 	end
 end
+
+-- Rules across fields that the codec holds in Python (`complaint`): those that a capture can show.
+
+local function same(a, b)
+	return a and b and a:raw() == b:raw()
+end
+
+local function other_lease(r)
+	if not same(r.spans.lease_id, r.spans["header.lease_id"]) then
+		return "the payload's lease is not the header's"
+	end
+end
+
+local function data_with_status(r)
+	if r.values.status ~= 0 and (r.values.length or r.values.block_count or 0) ~= 0 then
+		return "data with a status other than OK"
+	end
+end
+
+local function bit_set(flags, bit)
+	return math.floor(flags / bit) % 2 == 1
+end
+
+local function fragment_rules(v)
+	local stop = v.frag_offset + v.payload_len
+	if stop > v.frag_total_len then
+		return "the fragment goes past frag_total_len"
+	end
+	if not bit_set(v.flags, FLAG.CONTINUED) and not bit_set(v.flags, FLAG.FINAL) then
+		return (v.frag_offset ~= 0 or stop ~= v.frag_total_len) and "an unfragmented frame must be the whole payload"
+	end
+	return bit_set(v.flags, FLAG.FINAL) ~= (stop == v.frag_total_len)
+		and "FINAL must be set on the last fragment, and only there"
+end
+
+local function length_of(r, name)
+	return r.places[name] and r.places[name][2] or 0
+end
+
+function CHECKS.frame(r)
+	local v = r.values
+	if bit_set(v.flags, FLAG.CONTINUED) and bit_set(v.flags, FLAG.FINAL) then
+		return "CONTINUED and FINAL are both set"
+	end
+	if r.ctx.quic and math.floor(v.flags / 2) > 0 then
+		return "fragment flags and COMPRESSED are errors on QUIC"
+	end
+	return bit_set(v.flags, FLAG.FRAG_V2) and fragment_rules(v)
+end
+
+function CHECKS.filter(r)
+	local field, op = r.values.field, r.values.op
+	if field >= FIRST_EXTENSION_FIELD then
+		return nil
+	end
+	if not FILTER_OPS[field] then
+		return "the filter field is not assigned"
+	end
+	return not FILTER_OPS[field][op] and "the filter field does not take this op"
+end
+
+function CHECKS.solicit(r)
+	return r.values.filters_count > 0 and r.values.query_type == 0 and "filters with query_type 0"
+end
+
+function CHECKS.solicit_retry(r)
+	return length_of(r, "cookie") ~= COOKIE_SIZE and "the cookie is not 32 bytes"
+end
+
+function CHECKS.request(r)
+	return r.ctx.quic and r.values.has_presenter ~= 0 and "has_presenter is 0 on QUIC"
+end
+
+function CHECKS.gpu_submit_params(r)
+	return r.values.arg_sizes_sum ~= length_of(r, "args") and "the sum of arg_sizes is not the length of args"
+end
+
+function CHECKS.scheduler_fence_get_result(r)
+	return r.values.installed == 0 and r.spans.epoch:uint64() ~= UInt64(0) and "an epoch without a fence"
+end
+
+function CHECKS.source_ip(r)
+	local length = length_of(r, "source_ip")
+	return length ~= 4 and length ~= 16 and "SOURCE_IP is 4 or 16 bytes"
+end
+
+function CHECKS.lease_affinity(r)
+	local size = TARGET_SIZES[r.values.target_type]
+	if size then
+		return length_of(r, "target") ~= size and ("the affinity target is not %d bytes"):format(size)
+	end
+	return r.spans.target and not valid_utf8(r.spans.target:raw()) and "the trust domain is not UTF-8"
+end
+
+CHECKS.fbmu_hello, CHECKS.fbbu_hello = other_lease, other_lease
+CHECKS.fbmu_read_resp, CHECKS.fbbu_read_block_resp = data_with_status, data_with_status
 
 -- FBIO frames (D2): the frame, its fragments put together, its payload inflated, its payload's message.
 

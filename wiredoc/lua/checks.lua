@@ -32,35 +32,64 @@ local function fragment_rules(v)
 		and "FINAL must be set on the last fragment, and only there"
 end
 
-local CHECKS = {
-	frame = function(r)
-		local v = r.values
-		if bit_set(v.flags, FLAG.CONTINUED) and bit_set(v.flags, FLAG.FINAL) then
-			return "CONTINUED and FINAL are both set"
-		end
-		if r.ctx.quic and math.floor(v.flags / 2) > 0 then
-			return "fragment flags and COMPRESSED are errors on QUIC"
-		end
-		return bit_set(v.flags, FLAG.FRAG_V2) and fragment_rules(v)
-	end,
-	filter = function(r)
-		local field, op = r.values.field, r.values.op
-		if field >= FIRST_EXTENSION_FIELD then
-			return nil
-		end
-		if not FILTER_OPS[field] then
-			return "the filter field is not assigned"
-		end
-		return not FILTER_OPS[field][op] and "the filter field does not take this op"
-	end,
-	solicit = function(r)
-		return r.values.filters_count > 0 and r.values.query_type == 0 and "filters with query_type 0"
-	end,
-	solicit_retry = function(r)
-		return (not r.spans.cookie or r.spans.cookie:len() ~= 32) and "the cookie is not 32 bytes"
-	end,
-	fbmu_hello = other_lease,
-	fbbu_hello = other_lease,
-	fbmu_read_resp = data_with_status,
-	fbbu_read_block_resp = data_with_status,
-}
+local function length_of(r, name)
+	return r.places[name] and r.places[name][2] or 0
+end
+
+function CHECKS.frame(r)
+	local v = r.values
+	if bit_set(v.flags, FLAG.CONTINUED) and bit_set(v.flags, FLAG.FINAL) then
+		return "CONTINUED and FINAL are both set"
+	end
+	if r.ctx.quic and math.floor(v.flags / 2) > 0 then
+		return "fragment flags and COMPRESSED are errors on QUIC"
+	end
+	return bit_set(v.flags, FLAG.FRAG_V2) and fragment_rules(v)
+end
+
+function CHECKS.filter(r)
+	local field, op = r.values.field, r.values.op
+	if field >= FIRST_EXTENSION_FIELD then
+		return nil
+	end
+	if not FILTER_OPS[field] then
+		return "the filter field is not assigned"
+	end
+	return not FILTER_OPS[field][op] and "the filter field does not take this op"
+end
+
+function CHECKS.solicit(r)
+	return r.values.filters_count > 0 and r.values.query_type == 0 and "filters with query_type 0"
+end
+
+function CHECKS.solicit_retry(r)
+	return length_of(r, "cookie") ~= COOKIE_SIZE and "the cookie is not 32 bytes"
+end
+
+function CHECKS.request(r)
+	return r.ctx.quic and r.values.has_presenter ~= 0 and "has_presenter is 0 on QUIC"
+end
+
+function CHECKS.gpu_submit_params(r)
+	return r.values.arg_sizes_sum ~= length_of(r, "args") and "the sum of arg_sizes is not the length of args"
+end
+
+function CHECKS.scheduler_fence_get_result(r)
+	return r.values.installed == 0 and r.spans.epoch:uint64() ~= UInt64(0) and "an epoch without a fence"
+end
+
+function CHECKS.source_ip(r)
+	local length = length_of(r, "source_ip")
+	return length ~= 4 and length ~= 16 and "SOURCE_IP is 4 or 16 bytes"
+end
+
+function CHECKS.lease_affinity(r)
+	local size = TARGET_SIZES[r.values.target_type]
+	if size then
+		return length_of(r, "target") ~= size and ("the affinity target is not %d bytes"):format(size)
+	end
+	return r.spans.target and not valid_utf8(r.spans.target:raw()) and "the trust domain is not UTF-8"
+end
+
+CHECKS.fbmu_hello, CHECKS.fbbu_hello = other_lease, other_lease
+CHECKS.fbmu_read_resp, CHECKS.fbbu_read_block_resp = data_with_status, data_with_status

@@ -135,6 +135,7 @@ local function show_int(r, d)
 	end
 end
 
+local CHECKS = {} -- by struct: a rule across fields; returns what is wrong, or nothing
 local INSIDE = {} -- by struct: what to do with bytes that hold a message of their own
 local dissect_struct, dissect_tlvs -- they and the handlers below call each other
 
@@ -215,13 +216,17 @@ function handlers.list(d, r)
 	if count * d.least > left(r) then
 		malformed(d.n .. " is longer than what is left")
 	end
+	local sum = 0
 	for i = 1, count do
 		if d.item then
 			show_struct(r, d.item, r.stop, d.item .. " " .. i)
 		else
-			r.tree:add(F[d.f], take(r, d.least, d))
+			local span = take(r, d.least, d)
+			r.tree:add(F[d.f], span)
+			sum = sum + (d.least <= 4 and span:uint() or 0)
 		end
 	end
+	r.values[d.n .. "_sum"] = sum
 end
 
 function handlers.byteslist(d, r)
