@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parent
-sys.path.extend([str(_HERE), str(_HERE.parent), str(_HERE.parent / "tests")])
+sys.path.extend(str(Path(__file__).parents[up] / sub) for up, sub in ((0, ""), (1, ""), (1, "tests")))
 
 from report import Row, run
 

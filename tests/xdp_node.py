@@ -5,7 +5,6 @@ sockets until stdin ends; then it stops the path ("stop" was read) or releases i
 """
 
 import json
-import select
 import socket
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from fabricbios.dataplane.slab import Memory
 from fabricbios.dataplane.slots import Extent, Plane, SlotLease
 from fabricbios.dataplane.xdp import Station, XdpPath
+from fabricbios.dataplane.xdp_socket import XdpSocketServer
 from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import DpAuth
 
@@ -46,18 +46,6 @@ def sockets(port: int) -> list[socket.socket]:
     return made
 
 
-def serve(path: XdpPath, socks: list[socket.socket]) -> None:
-    while True:
-        ready, _, _ = select.select([*socks, sys.stdin], [], [])
-        if sys.stdin in ready:
-            return
-        for sock in ready:
-            datagram, peer = sock.recvfrom(2048)
-            answer = path.answer(datagram, v6=sock.family == socket.AF_INET6)
-            if answer is not None:
-                sock.sendto(answer, peer)
-
-
 def main(spec: dict[str, object]) -> None:
     path = XdpPath.open(str(spec["instance"]), 64, 1 << 20, Path(str(spec["bpffs"])))
     before = install(path, float(str(spec.get("seconds", 3600))))
@@ -65,11 +53,13 @@ def main(spec: dict[str, object]) -> None:
     if not path.adopted:
         memory.view[:] = bytes(range(256)) * (len(memory.view) // 256)
     socks = sockets(int(str(spec["port"])))
+    server = XdpSocketServer(path.answer, socks)
     choices = path.start([Station.named(str(spec["iface"]))], int(str(spec["port"])), 0, str(spec["mode"]))
+    server.start()
     told = {"adopted": path.adopted, "drained": path.drained, "before": before, "choices": choices}
     print(json.dumps(told), flush=True)
-    serve(path, socks)
     word = sys.stdin.readline().strip()
+    server.close()
     print(json.dumps(path.counters()), flush=True)
     if word == "stop":
         path.stop()

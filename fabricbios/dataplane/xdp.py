@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from fabricbios.dataplane.xdp_frame import strip, wrap
 from fabricbios.dataplane.xdp_layout import CounterRecord
 from fabricbios.dataplane.xdp_maps import XdpMaps
 from fabricbios.dataplane.xdp_pins import BPFFS, LinkKey, Pins
+from fabricbios.dataplane.xdp_selftest import self_test
 from fabricbios.errors import Unsupported
 from fabricbios.hw import bpf
 
@@ -45,8 +47,8 @@ _WHY = {
 
 _SIOCGIFHWADDR = 0x8927
 
-SelfTest = Callable[[int, CounterRecord], str]
-"""Try a mode with a real packet, given a loaded program: "" if it was answered, else what happened."""
+SelfTest = Callable[[CounterRecord], str]
+"""Try a mode with a real packet: "" if it was answered, else what happened."""
 
 
 class Station(NamedTuple):
@@ -110,7 +112,7 @@ class XdpPath:
         fbmu_port: int,
         fbbu_port: int,
         wanted: str = "auto",
-        self_test: SelfTest = lambda program, mode: "",
+        self_test: SelfTest = self_test,
     ) -> list[Choice]:
         """Serve `stations`; return how each is served. Links of a predecessor get this release's program in place.
 
@@ -119,8 +121,8 @@ class XdpPath:
         self._ports = (fbmu_port, fbbu_port)
         self._program(CounterRecord.SOCKET)
         left = self._pins.links()
-        refused = {mode: self._refusal(mode, self_test) for mode in MODES[wanted]}
-        self.choices = [self._serve(station, refused, left) for station in stations]
+        works = cache(lambda mode: self._refusal(mode, self_test))
+        self.choices = [self._serve(station, MODES[wanted], works, left) for station in stations]
         for key, fd in left.items():
             self._detach(key, fd)
         return self.choices
@@ -133,15 +135,22 @@ class XdpPath:
     def _refusal(self, mode: CounterRecord, self_test: SelfTest) -> str:
         """Return "" if a mode works here at all."""
         try:
-            return self_test(self._program(mode), mode)
+            self._program(mode)
+            return self_test(mode)
         except OSError as e:
             return f"{e.strerror or e}"
 
-    def _serve(self, station: Station, refused: dict[CounterRecord, str], left: dict[LinkKey, int]) -> Choice:
+    def _serve(
+        self,
+        station: Station,
+        modes: Sequence[CounterRecord],
+        refusal: Callable[[CounterRecord], str],
+        left: dict[LinkKey, int],
+    ) -> Choice:
         """Take the first mode that works; `left` loses the link that is used."""
-        reasons = [] if refused else ["XDP is off"]
-        for mode, why in refused.items():
-            why = why or self._attach(station, mode, left)
+        reasons = [] if modes else ["XDP is off"]
+        for mode in modes:
+            why = refusal(mode) or self._attach(station, mode, left)
             if not why:
                 return Choice(station.name, PATH_LABEL[mode], "; ".join(reasons))
             reasons.append(f"{mode.name.lower()}: {why}")
