@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-
-from prometheus_client import Histogram
+from collections.abc import Callable
 
 from fabricbios.daemon.clock import now
 from fabricbios.daemon.datastreams import MAX_MESSAGE, DataStreams
@@ -18,16 +17,23 @@ _OP = slice(44, 46)  # of a REQUEST's payload, behind the 44-byte header of a fr
 _FRAME_ROOM = 44 + 8 + 64  # header, fragment fields, signature: beside what D1 counts
 _FIRST = 4 << 10
 
+Took = Callable[[str, float], None]  # an op's name, and the seconds from its request to its answer
+
 
 class Control:
-    """The transport's Handler (transport.connection.Handler); `join` it before the event loop runs on."""
+    """The transport's Handler (transport.connection.Handler); `join` it before the event loop runs on.
 
-    def __init__(self, op_seconds: Histogram) -> None:
-        self._op_seconds = op_seconds
+    `took` is told of every answer; None when nobody measures.
+    """
+
+    def __init__(self, took: Took | None) -> None:
+        self._took = took
         self._begun: dict[tuple[int, int], tuple[float, str]] = {}
+        self._asked = False  # core heard something since it was pumped
 
     def join(self, loop: NodeLoop, server: QuicServer, data: DataStreams) -> None:
         self.loop, self.server, self.data = loop, server, data
+        server.on_heard = self._heard
 
     def connection_opened(self, peer: StreamPeer) -> None:
         self.loop.node.connection_opened(peer)
@@ -48,14 +54,21 @@ class Control:
         if self.data.takes(data[:4]):
             self.data.request(data, peer, lambda answer: self._answer(peer, answer))
             return
-        self._begun[peer.connection, peer.stream] = time.monotonic(), _op_name(data[_OP])
-        self.loop.pump(lambda: self.loop.node.receive(data, peer, now()))
+        if self._took is not None:
+            self._begun[peer.connection, peer.stream] = time.monotonic(), _op_name(data[_OP])
+        self._asked = True
+        self.loop.receive(data, peer)
+
+    def _heard(self) -> None:
+        if self._asked:
+            self._asked = False
+            self.loop.pump()
 
     def answered(self, peer: StreamPeer) -> None:
         """Called when a control answer leaves."""
         begun, op = self._begun.pop((peer.connection, peer.stream), (0.0, ""))
-        if op:
-            self._op_seconds.labels(op).observe(time.monotonic() - begun)
+        if op and self._took is not None:
+            self._took(op, time.monotonic() - begun)
 
     def _answer(self, peer: StreamPeer, answer: bytes | None) -> None:
         if answer is None:

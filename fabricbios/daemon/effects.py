@@ -33,6 +33,14 @@ class Effects:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
         self._io = ThreadPoolExecutor(THREADS, thread_name_prefix="io")  # a slow teardown must not wait for I/O
 
+    def record(self, effects: Sequence[Record]) -> Result | OSError:
+        """Carry out Records that need not be durable, all with one write and one result."""
+        try:
+            self._journal.append_all([effect.entry for effect in effects])
+        except OSError as e:
+            return e
+        return ()
+
     def is_quick(self, effect: Effect) -> bool:
         """Say whether the effect may run in the event loop's own thread."""
         if isinstance(effect, Record):

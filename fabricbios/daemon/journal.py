@@ -8,10 +8,12 @@ itself and renamed over: an atomic compaction.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from fabricbios.errors import ConfigError
 
 Entry = dict[str, Any]
 _COMPACT_AFTER = 50_000  # lines beyond the last compaction
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # json.dumps makes one each time
 
 
 class Journal:
@@ -28,6 +31,7 @@ class Journal:
         self.path = path
         self._fd = -1
         self._lines = 0
+        self._lock = threading.Lock()  # of the end of the file: durable entries are written in threads
 
     def open(self) -> list[Entry]:
         """Return every entry left by the predecessor, cutting off a torn tail. ConfigError if damaged."""
@@ -43,16 +47,35 @@ class Journal:
     def append(self, entry: Entry, durable: bool) -> None:
         """Add one entry; OSError if it could not be written whole (ENOSPC): then nothing may be done on it."""
         line = _line(entry)
-        before = os.lseek(self._fd, 0, os.SEEK_END)
+        with self._lock:
+            self._write(line)
+            end = os.lseek(self._fd, 0, os.SEEK_END) if durable else 0
+        if durable:
+            self._sync(len(line), end)
+
+    def append_all(self, entries: Sequence[Entry]) -> None:
+        """Add several with one write, none of them durable; OSError if not all could be written: then none was."""
+        data = b"".join(map(_line, entries))
+        with self._lock:
+            self._write(data, len(entries))
+
+    def _write(self, data: bytes, lines: int = 1) -> None:
+        written = os.write(self._fd, data)
+        if written != len(data):  # never leave half a line before a whole one
+            os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_END) - written)
+            raise OSError(errno.ENOSPC, "journal is out of space", str(self.path))
+        self._lines += lines
+
+    def _sync(self, length: int, end: int) -> None:
+        """Wait for the disk, without the lock: others may append. A line that cannot be kept is taken back if it
+        is still the last; else it stays, and says of something that was refused that it may have been begun."""
         try:
-            if os.write(self._fd, line) != len(line):
-                raise OSError(28, "journal is out of space", str(self.path))
-            if durable:
-                os.fdatasync(self._fd)
+            os.fdatasync(self._fd)
         except OSError:
-            os.ftruncate(self._fd, before)  # never leave half a line before a whole one
+            with self._lock:
+                if os.lseek(self._fd, 0, os.SEEK_END) == end:
+                    os.ftruncate(self._fd, end - length)
             raise
-        self._lines += 1
 
     @property
     def wants_compaction(self) -> bool:
@@ -80,7 +103,7 @@ class Journal:
 
 
 def _line(entry: Entry) -> bytes:
-    text = json.dumps(entry, separators=(",", ":")).encode()
+    text = _encode(entry).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 

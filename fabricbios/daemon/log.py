@@ -7,6 +7,7 @@ import logging
 import sys
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+_encode = json.JSONEncoder(check_circular=False).encode  # json.dumps makes one for each line
 
 
 class _JournalFormatter(logging.Formatter):
@@ -20,7 +21,7 @@ class _JsonFormatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
-        return json.dumps({**fields, "message": message})
+        return _encode({**fields, "message": message})
 
 
 def set_up(form: str) -> None:
@@ -33,6 +34,9 @@ def set_up(form: str) -> None:
             "text": logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"),
         }[form]
     )
+    # What no format of ours shows is not found out for each line ("Optimization" in Python's logging HOWTO).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("fabricbios").setLevel(logging.INFO)
     logging.getLogger("quic").setLevel(logging.CRITICAL)  # what peers send is counted, not logged

@@ -10,14 +10,14 @@ import logging
 import time
 from collections.abc import Callable
 
-from fabricbios.core.effects import Effect
+from fabricbios.core.effects import Effect, Record
 from fabricbios.core.node import Node, Push, Reset
 from fabricbios.core.trust import TrustStore
 from fabricbios.daemon.clock import now
 from fabricbios.daemon.effects import Effects, Result
 from fabricbios.daemon.journal import Journal
 from fabricbios.daemon.pins import Pins
-from fabricbios.model import NS
+from fabricbios.model import NS, Instant
 from fabricbios.ports import StreamPeer
 from fabricbios.transport.server import QuicServer
 
@@ -46,29 +46,65 @@ class NodeLoop:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._running = 0  # slow effects under way
+        self._recording = 0  # of them, Records: core cannot list yet what they say
         self.faults = 0
+
+    def receive(self, data: bytes, peer: StreamPeer) -> None:
+        """Let core hear a request. `pump` once all that came together are heard: what they share is done once."""
+        self._guarded(lambda: self._receive(data, peer))
+
+    def _receive(self, data: bytes, peer: StreamPeer) -> None:
+        self.node.receive(data, peer, now())
+        self._pins.write_due(self.trust)  # before the next request: a claim that cannot be kept was none
 
     def pump(self, first: Callable[[], None] = lambda: None) -> None:
         """After `first`, carry out what core wants done and send what it has to say; call after every input."""
+        self._guarded(lambda: self._pump(first))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            first()
-            self._pump()
+            work()
         except Exception:  # the guard: one broken step must not take everybody's leases with it
             self.faults += 1
             log.exception("fault in the node's loop; going on")
 
-    def _pump(self) -> None:
+    def _pump(self, first: Callable[[], None]) -> None:
+        first()
         self._pins.write_due(self.trust)
-        while (effect := self.node.next_effect()) is not None:
-            if self._effects.is_quick(effect):
-                self._report(effect, self._effects.carry_out(effect))
-            else:
-                self._running += 1
-                self._effects.submit(effect, self._done_in_thread)
+        self._carry_out()
         self._send()
         self._tell()
         self._arm()
         self._changed()
+
+    def _carry_out(self) -> None:
+        """Do all that core wants done. Records of several leases that come one after the other are one write."""
+        records: list[Record] = []
+        while True:
+            effect = self.node.next_effect()
+            if isinstance(effect, Record) and self._effects.is_quick(effect):
+                records.append(effect)
+                continue
+            self._record(records)
+            if effect is not None:
+                self._begin(effect)
+            elif not records:
+                return
+            records = []
+
+    def _record(self, records: list[Record]) -> None:
+        if records:
+            result, at = self._effects.record(records), now()
+            for effect in records:
+                self._report(effect, result, at)
+
+    def _begin(self, effect: Effect) -> None:
+        if self._effects.is_quick(effect):
+            self._report(effect, self._effects.carry_out(effect), now())
+            return
+        self._running += 1
+        self._recording += isinstance(effect, Record)
+        self._effects.submit(effect, self._done_in_thread)
 
     def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None:
         """Do what may block beside the loop, and go on with its result in the loop; None if it broke."""
@@ -89,13 +125,14 @@ class NodeLoop:
 
     def _done(self, effect: Effect, result: Result | OSError) -> None:
         self._running -= 1
-        self.pump(lambda: self._report(effect, result))
+        self._recording -= isinstance(effect, Record)
+        self.pump(lambda: self._report(effect, result, now()))
 
-    def _report(self, effect: Effect, result: Result | OSError) -> None:
+    def _report(self, effect: Effect, result: Result | OSError, at: Instant) -> None:
         if isinstance(result, OSError):
-            self.node.effect_failed(effect, result, now())
+            self.node.effect_failed(effect, result, at)
         else:
-            self.node.effect_succeeded(effect, result, now())
+            self.node.effect_succeeded(effect, result, at)
 
     def _send(self) -> None:
         for data, to in self.node.datagrams_to_send(now()):
@@ -115,16 +152,24 @@ class NodeLoop:
             log.log(level, "%s lease=%032x peer=%032x %s", event.name, event.lease_id, event.peer, event.detail)
 
     def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        """Keep a timer that is early enough: one that fires too soon looks again, which costs less than another."""
         deadline = self.node.next_deadline()
-        wait = LONGEST_SLEEP
-        if deadline is not None:
-            wait = min(wait, max(0.0, (deadline - now().boot_ns) / NS))
-        self._timer = self._loop.call_later(wait, self._tick) if deadline is not None else None
+        if deadline is None:
+            return
+        wait = min(LONGEST_SLEEP, max(0.0, (deadline - now().boot_ns) / NS))
+        at = self._loop.time() + wait
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
-        if self._journal.wants_compaction:
+        self._timer = None
+        self._turn()
+
+    def _turn(self) -> None:
+        if self._journal.wants_compaction and not self._recording:
             self._compact()
         self.pump(lambda: self.node.handle_timer(now()))
 
@@ -141,7 +186,7 @@ class NodeLoop:
         self.pump()
         while not (self.node.drained and not self._running) and time.monotonic() < until:
             await asyncio.sleep(0.005)
-            self._tick()
+            self._turn()
         for record in self.node.fence_rest(now()):
             self._journal.append(record.entry, record.durable)
             log.error("lease %s would not go: its resource stays FENCED", record.entry.get("id"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from fabricbios.daemon.metrics import Labelled, Metrics
 from fabricbios.model import LeaseState, ResourceType, hex128
 
 if TYPE_CHECKING:
+    from fabricbios.daemon.metrics import Labelled, Metrics
     from fabricbios.daemon.node import NodeService
 
 UNITS = {
@@ -22,14 +23,28 @@ UNITS = {
 
 
 class Measures:
-    """Feeds `metrics` from the parts of a node, once `start`ed."""
+    """Feeds metrics from the parts of a node, once `start`ed; until then nothing is kept."""
 
     def __init__(self) -> None:
-        self.metrics = Metrics()
+        self._metrics: Metrics | None = None
+
+    def took(self, op: str, seconds: float) -> None:
+        """A control request was answered."""
+        if self._metrics is not None:
+            self._metrics.op_seconds.labels(op).observe(seconds)
+
+    def tore_down(self, teardowns: Iterable[tuple[ResourceType, float]]) -> None:
+        """Leases of these kinds were torn down, in so many seconds each."""
+        if self._metrics is not None:
+            for kind, seconds in teardowns:
+                self._metrics.teardown_seconds.labels(kind.name.lower()).observe(seconds)
 
     def start(self, node: NodeService, address: tuple[str, int]) -> tuple[str, int]:
         """Add every family and serve; return the address. OSError if it cannot be bound."""
-        add = self.metrics.add
+        from fabricbios.daemon.metrics import Metrics  # most nodes need no Prometheus client: it takes 5 MiB
+
+        metrics = self._metrics = Metrics()
+        add = metrics.add
         core = node.node
         add("fabricbios_leases", "Leases held", ("kind", "state"), lambda: _leases(core.lease_counts))
         add("fabricbios_lease_ops_total", "Control requests answered", ("op", "status"), lambda: core.op_counts)
@@ -55,10 +70,11 @@ class Measures:
             lambda: _data(node, "bytes", with_path=True))  # fmt: skip
         add("fabricbios_dp_drops_total", "Datagrams without an answer", ("plane", "reason"),
             lambda: _data(node, "drops", with_path=False))  # fmt: skip
-        return self.metrics.serve(address, asyncio.get_running_loop())
+        return metrics.serve(address, asyncio.get_running_loop())
 
     def close(self) -> None:
-        self.metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
 
 def _leases(counts: Any) -> Labelled:

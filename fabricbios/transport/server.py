@@ -42,12 +42,16 @@ class QuicServer:
     `handshakes` counts how handshakes ended: ok, no_certificate, alert_<name>, retry_sent, bad_token, busy,
     timed_out, abandoned, protocol_error, evicted. `faults` counts the rest: junk, version_negotiation,
     engine_fault, request_too_long, stream_timeout, stream_given_up, answer_unwanted, push_dropped.
+
+    `on_heard` is called once the handler has all requests that came together: what is answered there leaves
+    in as few packets as what the handler answers at once.
     """
 
     def __init__(
         self, identity: Identity, handler: Handler, limits: Limits = DEFAULTS, clock: Callable[[], int] = unix_now
     ) -> None:
         self.identity, self.handler, self.limits = identity, handler, limits
+        self.on_heard: Callable[[], None] = lambda: None
         self.handshakes: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._counts = Counts(self.handshakes, self.faults)
@@ -60,7 +64,6 @@ class QuicServer:
         self._next = 1
         self._dirty: set[Session] = set()
         self._flush_due = False
-        self._speaking: Session | None = None  # it is sent for anyway
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -214,21 +217,29 @@ class QuicServer:
     # -- connections ------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Let every connection that was touched speak: events first, then one round of datagrams each."""
-        self._flush_due = False
+        """Hear every connection that was touched, then let each of them speak one round of datagrams."""
+        self._flush_due = True  # whoever is touched meanwhile speaks below
+        heard: set[Session] = set()
         try:
             while self._dirty:
-                self._let_speak(self._dirty.pop())
+                session = self._dirty.pop()
+                heard.add(session)
+                self._hear(session)
+            self.on_heard()
+            heard |= self._dirty
+            self._dirty.clear()
         finally:
-            if self._speaking is not None:  # its handler raised: what it has to say, and the others, come next
-                session, self._speaking = self._speaking, None
+            self._flush_due = False
+            for session in heard:
+                self._speak(session)
+            for session in list(self._dirty):  # a handler raised: the others come next
                 self._touch(session)
 
-    def _let_speak(self, session: Session) -> None:
-        self._speaking = session
+    def _hear(self, session: Session) -> None:
         for event in session.take_events():
             self._connection_event(session, event)
-        self._speaking = None
+
+    def _speak(self, session: Session) -> None:
         self._account(session)
         if not session.ended:
             self._transmit(session)
@@ -284,8 +295,6 @@ class QuicServer:
 
     def _touch(self, session: Session) -> None:
         """Something waits to be sent: now if a batch is being handled, else as soon as the loop gets to it."""
-        if session is self._speaking:
-            return
         self._dirty.add(session)
         if not self._flush_due:
             self._flush_due = True
