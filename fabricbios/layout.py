@@ -46,14 +46,20 @@ class Layout:
             codes.append(f"{f.count}s" if f.kind == "u8" and f.count > 1 else f"{f.count}{_CODE[f.kind]}")
         self.struct = struct.Struct("".join(codes))
         self.size = self.struct.size
+        self._nothing = self.struct.unpack(bytes(self.size))
+        self._place, at = {}, 0
+        for f in fields:
+            width = 1 if f.kind == "u8" else f.count
+            self._place[f.name] = slice(at, at + width)
+            at += width
         self._field_struct = {f.name: struct.Struct(order + c) for f, c in zip(fields, codes[1:], strict=True)}
 
     def pack(self, **values: Any) -> bytes:
         """Missing fields are zero; an array is a sequence, a u8 array is bytes."""
-        out = bytearray(self.size)
+        out = list(self._nothing)
         for name, value in values.items():
-            self.set(out, 0, name, value)
-        return bytes(out)
+            out[self._place[name]] = value if isinstance(value, (tuple, list)) else (value,)
+        return self.struct.pack(*out)
 
     def set(self, buffer: Any, base: int, name: str, value: Any) -> None:
         """Store one field of the record that starts at `base` of a writable buffer."""

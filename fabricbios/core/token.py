@@ -18,6 +18,7 @@ from fabricbios.wire import Range, RateLimit, SourceIp, Token
 from fabricbios.wire.token import mac_holds, mint, objection
 
 MAX_BUCKETS = MAX_REVOKED = 65_536
+MAX_GENUINE, SHORT = 1024, 512  # tokens remembered, and the bytes of the longest of them
 
 
 class Scope(NamedTuple):
@@ -37,6 +38,7 @@ class Tokens:
         self._key = token_key
         self._fence = fence
         self.revoked: dict[int, int] = {}
+        self._genuine: dict[bytes, Token] = {}  # whole tokens whose MAC holds; nothing about when and for whom
         self._full_at: dict[int, int] = {}  # RATE_LIMIT by token_id: when its bucket is full again, boot ns
 
     def mint(self, token: Token) -> Token:
@@ -74,12 +76,7 @@ class Tokens:
         """Return the token if it is ours, unbroken, timely and meant for `peer`; says nothing of what it permits."""
         if not raw:
             raise Refused.of(Status.INSUFFICIENT_PERM, "this takes a token")
-        try:
-            token = Token.unpack(raw)
-        except WireError as e:
-            raise Refused.of(Status.INVALID_TOKEN, f"the token cannot be read: {e.reason}") from e
-        _require(token.issuer == self._node_id, "another node issued the token")
-        _require(mac_holds(token, self._key), "the token's MAC does not hold")
+        token = self._genuine.get(raw) or self._judge(raw)
         _require(self.revoked.get(token.token_id, 0) <= now.unix, "the token is revoked")
         why = objection(token, now=now.unix, peer=peer.node_id)
         _require(not why, why)
@@ -87,6 +84,20 @@ class Tokens:
             if isinstance(caveat, SourceIp):
                 _require(_same_address(caveat.source_ip, peer.remote[0]), "not from the token's SOURCE_IP")
         self._fence.check_token(token.epoch)
+        return token
+
+    def _judge(self, raw: bytes) -> Token:
+        """Return what these bytes say if this node said it: true for good, so what is asked often is remembered."""
+        try:
+            token = Token.unpack(raw)
+        except WireError as e:
+            raise Refused.of(Status.INVALID_TOKEN, f"the token cannot be read: {e.reason}") from e
+        _require(token.issuer == self._node_id, "another node issued the token")
+        _require(mac_holds(token, self._key), "the token's MAC does not hold")
+        if len(raw) <= SHORT:
+            if len(self._genuine) >= MAX_GENUINE:
+                del self._genuine[next(iter(self._genuine))]
+            self._genuine[raw] = token
         return token
 
     def take_rate(self, token: Token, now: Instant) -> None:

@@ -8,12 +8,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from fabricbios.dataplane.batch import DATAGRAM_LIMIT
-from fabricbios.model import Transport
+from fabricbios.model import NS, Transport
 from fabricbios.wire import Endpoint
 
 Address = IPv4Address | IPv6Address
 _IP_UDP_HEADERS = {4: 28, 6: 48}
 _QUIC_MESSAGE = 1 << 20  # D11
+_KEPT_NS, _KEPT = 2 * NS, 64  # how long an answer is repeated, and how many of them
 
 
 class Listener(NamedTuple):
@@ -52,6 +53,30 @@ def places(listeners: Sequence[Listener], reached: str, mtu_of: Callable[[str], 
     asked = address_of(reached) if reached else None
     found = ((listener, _address(listener, asked)) for listener in listeners)
     return [_place(listener, address, mtu_of) for listener, address in found if address]
+
+
+class Places:
+    """`places` for a plane that is asked for every lease: an answer is repeated for _KEPT_NS.
+
+    Finding the interface of an address takes the kernel longer than all the rest of a binding, and an MTU
+    that changed just now is only a datagram too long. `clock` is CLOCK_BOOTTIME in ns.
+    """
+
+    def __init__(self, listeners: Sequence[Listener], mtu_of: Callable[[str], int], clock: Callable[[], int]) -> None:
+        self._listeners, self._mtu_of, self._clock = listeners, mtu_of, clock
+        self._kept: dict[tuple[Transport | None, str], tuple[int, list[Place]]] = {}  # when it is too old, and it
+
+    def of(self, transport: Transport | None, reached: str) -> list[Place]:
+        """Return `places` of the listeners that speak `transport`, for an asker who reached that address."""
+        now_ns = self._clock()
+        until_ns, found = self._kept.get((transport, reached), (now_ns, []))
+        if now_ns < until_ns:
+            return found
+        found = places([one for one in self._listeners if one.transport == transport], reached, self._mtu_of)
+        if len(self._kept) >= _KEPT:
+            self._kept.clear()
+        self._kept[transport, reached] = now_ns + _KEPT_NS, found
+        return found
 
 
 def _address(listener: Listener, asked: Address | None) -> Address | None:

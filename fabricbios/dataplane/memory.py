@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fabricbios.dataplane.endpoints import Listener, Place, places
+from fabricbios.dataplane.endpoints import Listener, Place, Places
 from fabricbios.dataplane.extents import Extents
 from fabricbios.dataplane.fbmu import LIMITS_BESIDE
 from fabricbios.dataplane.slab import Memory
@@ -46,8 +46,9 @@ class MemoryPlane:
         clock: Callable[[], int] = boottime_ns,
         recovered: bool = False,
     ) -> None:
-        self._table, self._memory, self._listeners = table, memory, listeners
-        self._quiesce, self._mtu_of, self._clock = quiesce, mtu_of, clock
+        self._table, self._memory = table, memory
+        self._quiesce, self._clock = quiesce, clock
+        self._reachable = Places(listeners, mtu_of, clock)
         self._extents = Extents(memory.size)
         self._lock, self._direct = threading.Lock(), threading.Lock()
         for lease_id, slot in table:
@@ -186,9 +187,7 @@ class MemoryPlane:
         return slot
 
     def _places(self, lease: LeaseSpec) -> list[Place]:
-        wanted = _TRANSPORTS.get(lease.binding)
-        listeners = [listener for listener in self._listeners if listener.transport == wanted]
-        found = places(listeners, lease.reached, self._mtu_of)
+        found = self._reachable.of(_TRANSPORTS.get(lease.binding), lease.reached)
         if not found:
             raise OSError(errno.EADDRNOTAVAIL, f"nothing serves memory over {lease.binding.name} at {lease.reached}")
         return found

@@ -92,7 +92,7 @@ class ServerProcess:
         the load, so neither overtakes the other. OSError(ETIMEDOUT) if the server was stopped in the middle.
         """
         deadline = time.monotonic() + seconds
-        time.sleep(0)
+        os.sched_yield()  # the system call: sleep(0) would take 60 us of timer slack
         seen = self._batch()
         while seen & 1 and self._batch() == seen and self.pid is not None:
             if time.monotonic() > deadline:

@@ -269,12 +269,13 @@ class SlotTable:
         SLOT.set(self.buffer, slot * SLOT.size, "guard", self._next_guard(slot))
         for index in self._indexes:
             index.remove(self.get(slot, "lease_id"))
-        for name in ("dp_key", "ipad", "opad", "blake2s", "sip"):
-            SLOT.set(self.buffer, slot * SLOT.size, name, _WIPED[name])
+        start = slot * SLOT.size + _SECRET.start
+        self.buffer[start : start + len(_WIPED)] = _WIPED
         self._free.append((now_ns + QUARANTINE_NS, slot))
 
     def _next_guard(self, slot: int) -> int:
         return int(SLOT.get(self.buffer, slot * SLOT.size, "guard") + 1) & 0xFFFFFFFF
 
 
-_WIPED = {"dp_key": bytes(32), "ipad": (0,) * 8, "opad": (0,) * 8, "blake2s": (0,) * 8, "sip": (0, 0)}
+_SECRET = slice(SLOT.offset["sip"], SLOT.offset["highest"])  # the key, and what was made of it
+_WIPED = bytes(_SECRET.stop - _SECRET.start)
