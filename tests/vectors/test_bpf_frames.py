@@ -136,6 +136,26 @@ def test_what_is_wrong_is_dropped_and_counted(rig: XdpRig, frame: bytes, reason:
     assert rig.drops() == {reason: 1}
 
 
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("length", [1, 8, 9, 511, 1384])
+def test_damaged_data_that_no_tag_covers_is_dropped(rig: XdpRig, family: int, length: int) -> None:
+    rig.open(LEASE._replace(lease_id=LEASE_ID + 1, auth=DpAuth.HMAC_HEADER))
+    how = {"lease_id": LEASE_ID + 1, "auth": DpAuth.HMAC_HEADER}
+    for nonce, damage, partial, action in (
+        (1, 0, False, XdpAction.TX),
+        (2, 1, False, XdpAction.DROP),
+        (3, 0, True, XdpAction.TX),  # what a sender on this machine leaves to its network card
+    ):
+        carried = bytearray(udp(write(0, os.urandom(length), nonce, **how)))
+        addresses = V4_PEER + V4_OURS if family == 4 else V6_PEER + V6_OURS
+        pseudo = addresses + struct.pack(">II", len(carried), 17)
+        total = folded(pseudo if partial else pseudo + bytes(carried))
+        struct.pack_into(">H", carried, 6, total if partial else 0xFFFF - total or 0xFFFF)
+        carried[-1] ^= damage
+        assert rig.run(ethernet((v4 if family == 4 else v6)(bytes(carried)))).action == action, nonce
+    assert rig.drops() == {"checksum": 1}
+
+
 def test_the_edges_of_the_family_limits_are_served(rig: XdpRig) -> None:
     assert rig.run(ethernet(v6(udp(read(0, 64, 1, 1452 - 68))))).action == XdpAction.TX
     assert rig.run(ethernet(v4(udp(read(0, 64, 2, 1472 - 68))))).action == XdpAction.TX

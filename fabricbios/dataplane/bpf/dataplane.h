@@ -56,6 +56,12 @@ __noinline int refused(struct xdp_md *ctx, __u32 reason)
 	return dropped(reason);
 }
 
+/* The data of a WRITE under HMAC_HEADER has no other guard than the UDP checksum; a tag is the better one elsewhere. */
+static __always_inline int has_bare_data(const struct lease_slot *slot, const struct question *q)
+{
+	return slot->auth == DP_AUTH_HMAC_HEADER && q->op == DP_OP_WRITE;
+}
+
 static __always_inline int tag_holds(struct xdp_md *ctx, const struct lease_slot *slot, struct question *q)
 {
 	q->tagging.covered = covered_of(q, slot->auth);
@@ -163,6 +169,8 @@ static __always_inline int take_frame(struct xdp_md *ctx)
 	slot = bpf_map_lookup_elem(&slots, &q.slot);
 	if (!slot)
 		return dropped(DROP_INTERNAL);
+	if (has_bare_data(slot, &q) && verify_checksum(ctx, &q.place))
+		return dropped(DROP_CHECKSUM);
 	if (!tag_holds(ctx, slot, &q))
 		return dropped(DROP_BAD_TAG);
 	return q.plane == PLANE_FBMU ? serve(ctx, slot, &q) : XDP_PASS;

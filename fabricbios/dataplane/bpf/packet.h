@@ -242,6 +242,34 @@ static __always_inline __u64 pseudo_v6(const struct ipv6hdr *ip, __u32 carried)
 	return sum;
 }
 
+/* The same of IPv4's (RFC 768). */
+static __always_inline __u64 pseudo_v4(const struct iphdr *ip, __u32 carried)
+{
+	return (__u64)ip->saddr + ip->daddr + bpf_htons(carried) + bpf_htons(IPPROTO_UDP);
+}
+
+/*
+ * 0 unless the datagram's checksum says that it was damaged: it is right, absent, or the pseudo-header's alone, which a
+ * sender on this machine leaves for a network card to finish.
+ */
+__noinline int verify_checksum(struct xdp_md *ctx, const struct place *p)
+{
+	if (!p)
+		return -1;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 at = udp_offset(p), pseudo;
+	void *ip = data + (p->ip & OFFSET_MASK);
+	struct udphdr *udp = data + at;
+	__u32 carried = UDP_HEADER + p->payload;
+
+	if (ip + IPV6_HEADER > end || (void *)(udp + 1) > end)
+		return -1;
+	pseudo = p->v6 ? pseudo_v6(ip, carried) : pseudo_v4(ip, carried);
+	if (!udp->check || udp->check == fold(pseudo))
+		return 0;
+	return checksum(ctx, at, carried, pseudo) == 0xffff ? 0 : -1;
+}
+
 /* Give an IPv6 answer the UDP checksum it must have; IPv4's may be absent. */
 __noinline int answer_checksum(struct xdp_md *ctx, const struct place *p, __u32 payload)
 {
