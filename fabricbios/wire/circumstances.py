@@ -18,7 +18,7 @@ from fabricbios.wire.description import Struct
 from fabricbios.wire.discovery import SolicitRetry
 from fabricbios.wire.dp_auth import ANSWERS, Tagger, question_message, tag_in
 from fabricbios.wire.frame import Frame, FrameFlag
-from fabricbios.wire.json_form import Json, from_json, octets
+from fabricbios.wire.json_form import Json, from_json, number, octets
 from fabricbios.wire.rules import BY_NAME, QUIC, UDP, UDP6, Rules
 from fabricbios.wire.seal import sign_certificate, sign_frame, verify_certificate, verify_frame
 from fabricbios.wire.token import Token, attenuate, mac_holds, mint, objection
@@ -28,7 +28,11 @@ _BYTES = (
     "seed", "public_key", "issuer_seed", "issuer_public_key", "token_key", "parent", "dp_key", "question",
     "cookie_key", "source_addr",
 )  # fmt: skip
-_NUMBERS = ("ip", "now", "now_ms", "peer", "dp_auth", "block_size", "source_port", "minute")
+_U16, _U32, _U64, _U128 = ((0, (1 << bits) - 1) for bits in (16, 32, 64, 128))
+_NUMBERS = {
+    "ip": (4, 6), "now": _U64, "now_ms": _U64, "peer": _U128, "dp_auth": (0, 255), "block_size": (1, _U32[1]),
+    "source_port": _U16, "minute": _U64,
+}  # fmt: skip
 
 
 class Given(NamedTuple):
@@ -60,10 +64,12 @@ class Given(NamedTuple):
         if not isinstance(given, dict):
             raise LocalMisuse("given is not an object")
         known: dict[str, Any] = {k: octets(given[k], k) for k in _BYTES if given.get(k) is not None}
-        known |= {k: _number(given[k], k) for k in _NUMBERS if given.get(k) is not None}
+        known |= {k: _number(given[k], k, *bounds) for k, bounds in _NUMBERS.items() if given.get(k) is not None}
         transport = given.get("transport")
         if transport not in (None, "udp", "quic"):
             raise LocalMisuse("transport is udp or quic")
+        if known.get("ip") == 5:
+            raise LocalMisuse("ip is 4 or 6")
         return Given(transport=transport, **known)
 
     def rules(self, cls: type[Struct]) -> Rules:
@@ -209,10 +215,8 @@ def _private_key(seed: bytes) -> Any:
         raise LocalMisuse(f"not an Ed25519 seed: {e}") from None
 
 
-def _number(value: Json, label: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    try:
-        return int(value, 16)
-    except (TypeError, ValueError):
-        raise LocalMisuse(f"{label} is not a number") from None
+def _number(given: Json, label: str, low: int, high: int) -> int:
+    value = number(given, label)
+    if not low <= value <= high:
+        raise LocalMisuse(f"{label} is not between {low} and {high}")
+    return value

@@ -76,7 +76,7 @@ def _field_from_json(cls: type[Struct], name: str, field: Field, fields: dict[st
             raise LocalMisuse(f"{label} is missing")
         return field.default
     if isinstance(field.kind, kinds.Choice):
-        chosen = field.kind.table.get(_number(fields.get(field.kind.by), field.kind.by))
+        chosen = field.kind.table.get(number(fields.get(field.kind.by), field.kind.by))
         if chosen is None:
             raise LocalMisuse(f"unknown {field.kind.by}")
         return from_json(chosen, given)
@@ -85,7 +85,7 @@ def _field_from_json(cls: type[Struct], name: str, field: Field, fields: dict[st
 
 def _value_from_json(kind: kinds.Kind, given: Json, label: str) -> Any:
     if isinstance(kind, (kinds.Int, kinds.U128, kinds.Padding)):
-        return _number(given, label)
+        return number(given, label)
     if isinstance(kind, kinds.Text):
         return _expect(str, given, label)
     if isinstance(kind, _HEX_KINDS):
@@ -103,7 +103,7 @@ def _many_from_json(kind: kinds.Kind, given: list[Json], label: str) -> tuple[An
     assert isinstance(kind, (kinds.ListOf, kinds.Array))
     item = kind.item
     if isinstance(item, kinds.FixedKind):
-        return tuple(_number(v, label) for v in given)
+        return tuple(number(v, label) for v in given)
     return tuple(from_json(item, v) for v in given)
 
 
@@ -113,7 +113,7 @@ def tlvs_from_json(table: TlvTable, given: Iterable[Json]) -> tuple[TlvValue, ..
 
 
 def _tlv_from_json(table: TlvTable, given: dict[str, Json]) -> TlvValue:
-    tag = _number(given.get("tag"), "tag")
+    tag = number(given.get("tag"), "tag")
     if "raw" in given:
         return RawTlv(tag, octets(given["raw"], "raw"))
     known = table.by_tag.get(tag)
@@ -123,7 +123,8 @@ def _tlv_from_json(table: TlvTable, given: dict[str, Json]) -> TlvValue:
     return value
 
 
-def _number(given: Json, label: str) -> int:
+def number(given: Json, label: str) -> int:
+    """Return a number, or one in hexadecimal digits. Raise LocalMisuse if it is neither."""
     if isinstance(given, int) and not isinstance(given, bool):
         return given
     try:

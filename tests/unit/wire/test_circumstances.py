@@ -19,6 +19,15 @@ KEY = "11" * 32
         {"seed": 5},
         {"now": "soon"},
         {"now": []},
+        {"now": -1},
+        {"now_ms": 1 << 64},
+        {"peer": 1 << 128},
+        {"ip": 5},
+        {"ip": 3},
+        {"dp_auth": 256},
+        {"block_size": 0},
+        {"source_port": 65536},
+        {"minute": 1 << 64},
     ],
 )
 def test_what_is_given_must_make_sense(given):
