@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 DISSECTOR = Path(__file__).parents[1] / "docs/wireshark/fabricbios.lua"
 LINKTYPE_RAW = 101  # packets start with their IP header
-CLIENT, NODE = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))
+COMPLAINTS = ("fabricbios.malformed", "fabricbios.refused", "_ws.malformed")
+NET, NODE = bytes((192, 0, 2)), bytes((198, 51, 100, 2))
 
 
 class Sent(NamedTuple):
@@ -20,13 +21,16 @@ class Sent(NamedTuple):
     dport: int
     sport: int = 40_000
     v6: bool = False
+    host: int = 1  # the sender's address ends in this
 
     def packet(self) -> bytes:
         """Return it as an IP packet; checksums are zero, which captures know from offloading."""
         udp = struct.pack(">4H", self.sport, self.dport, 8 + len(self.data), 0) + self.data
         if self.v6:
             return struct.pack(">IHBB", 6 << 28, len(udp), 17, 64) + bytes(15) + b"\x01" + bytes(15) + b"\x02" + udp
-        return struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + CLIENT + NODE + udp
+        return (
+            struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + NET + bytes((self.host,)) + NODE + udp
+        )
 
 
 class Shown(NamedTuple):
@@ -78,8 +82,9 @@ def _packet(element: ElementTree.Element) -> Packet:
     for proto in element.findall("proto"):
         for found in proto.iter("field"):
             name, show = found.get("name", ""), found.get("show", "")
-            if name == "_ws.expert.message":
-                complaints.append(show)
+            if name in COMPLAINTS:
+                complaints.append(found.get("showname", ""))
             elif name.startswith("fabricbios."):
-                fields.append(Shown(name, show, bytes.fromhex(found.get("value", ""))))
+                whole = found.get("unmaskedvalue") or found.get("value", "")  # a bit's own value is half a byte
+                fields.append(Shown(name, show, bytes.fromhex(whole)))
     return Packet(fields, complaints, [p.get("name", "") for p in element.findall("proto")])

@@ -118,7 +118,9 @@ def _tlvs(name: str, kind: kinds.Tlvs, value: Any) -> Iterator[Piece]:
     inside = [p for tlv in value for p in _tlv(kind.table, tlv)]
     counted = {"": 0, "H": len(value), "I": sum(len(p.data) for p in inside)}[kind.prefix]
     if size := kinds.PREFIX_SIZE[kind.prefix]:
-        yield Piece(counted.to_bytes(size, "big"), f"{name}, {'count' if kind.prefix == 'H' else 'length'}", str(counted))
+        yield Piece(
+            counted.to_bytes(size, "big"), f"{name}, {'count' if kind.prefix == 'H' else 'length'}", str(counted)
+        )
     yield from inside
 
 

@@ -6,7 +6,18 @@ import re
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 
-from fabricbios.model import ALPN, CONTROL_PORT, DISCOVERY_PORT, FBBU_PORT, FBMU_PORT, DpAuth, DpOp, DpStatus, Op, Status
+from fabricbios.model import (
+    ALPN,
+    CONTROL_PORT,
+    DISCOVERY_PORT,
+    FBBU_PORT,
+    FBMU_PORT,
+    DpAuth,
+    DpOp,
+    DpStatus,
+    Op,
+    Status,
+)
 from fabricbios.wire import kinds
 from fabricbios.wire.dataplane import DP_VERSION, TAGGED_SIZE
 from fabricbios.wire.description import type_name
@@ -15,6 +26,7 @@ from fabricbios.wire.frame import FrameFlag, MsgType
 from fabricbios.wire.pages import PageOp
 from fabricbios.wire.registry import TABLES, enums
 from fabricbios.wire.rules import UDP, UDP6
+from fabricbios.wire.tlv import Tlv
 from wiredoc.names import Section, sections, table_key
 from wiredoc.pages import OTHER_ENUMS
 
@@ -91,7 +103,9 @@ def _tags() -> Iterator[str]:
     for table in TABLES:
         if table.by_tag:
             prefix = f"FABRICBIOS_TAG_{table_key(table.name).upper()}"
-            rows = (f"\t{prefix}_{t.NAME.removeprefix('TLV_').upper()} = {tag:#06x}," for tag, t in table.by_tag.items())
+            rows = (
+                f"\t{prefix}_{t.NAME.removeprefix('TLV_').upper()} = {tag:#06x}," for tag, t in table.by_tag.items()
+            )
             yield f"enum {prefix.lower()} {{ /* {table.name} */\n" + "\n".join(rows) + "\n};\n"
 
 
@@ -109,7 +123,8 @@ def _struct(section: Section) -> str:
     fixed = _fixed_part(section.items)
     if not fixed:
         return ""
-    name = f"fabricbios_{section.name}" + ("" if len(fixed) == len(section.items) else "_head")
+    shape = "tlv_" if issubclass(section.cls, Tlv) else ""
+    name = f"fabricbios_{shape}{section.name}" + ("" if len(fixed) == len(section.items) else "_head")
     rows, asserts, at = [], [], 0
     for field_name, field in fixed.items():
         member = "class_" if field_name == "class_" else field_name.strip("_")

@@ -9,8 +9,20 @@ from fabricbios.model import Binding, DpAuth, Op, Perm, ResourceType, Status, Tr
 from fabricbios.wire.bindings import BindingTlv, DpAuthTlv, DpKey, Endpoint, Generation, Limits
 from fabricbios.wire.control import Request, Response
 from fabricbios.wire.dataplane import (
-    DP_HEADER_SIZE, Datagram, FbmuHello, FbmuHelloAck, FbmuRead, FbmuReadResp, FbmuWrite, FbmuWriteResp, Hello, HelloAck,
-    Read, ReadResp, StatusOnly, Write,
+    DP_HEADER_SIZE,
+    Datagram,
+    FbmuHello,
+    FbmuHelloAck,
+    FbmuRead,
+    FbmuReadResp,
+    FbmuWrite,
+    FbmuWriteResp,
+    Hello,
+    HelloAck,
+    Read,
+    ReadResp,
+    StatusOnly,
+    Write,
 )  # fmt: skip
 from fabricbios.wire.description import Struct
 from fabricbios.wire.dp_auth import Tagger, question_message, tag_in, with_tag
@@ -33,7 +45,8 @@ PERMS = Perm.READ | Perm.WRITE | Perm.ALLOC | Perm.RENEW
 def _token() -> Token:
     token_id = int.from_bytes(hashlib.sha256(b"token").digest()[:16], "big")
     return mint(
-        Token(token_id=token_id, issuer=NODE, audience=CLIENT, perms=PERMS, issued_at=NOW, expires_at=NOW + 300), TOKEN_KEY
+        Token(token_id=token_id, issuer=NODE, audience=CLIENT, perms=PERMS, issued_at=NOW, expires_at=NOW + 300),
+        TOKEN_KEY,
     )
 
 
@@ -102,9 +115,10 @@ def _control(name: str) -> str:
 
 def _ping() -> str:
     request, response = frames("ping")
+    asked, answered = Request.unpack(request.payload, "quic"), Response.unpack(response.payload, "quic")
     return "\n".join([
-        "The REQUEST's frame:\n", annotated(request), "its payload:\n", annotated(Request.unpack(request.payload, "quic")),
-        "The RESPONSE's frame:\n", annotated(response), "its payload:\n", annotated(Response.unpack(response.payload, "quic")),
+        "The REQUEST's frame:\n", annotated(request), "its payload:\n", annotated(asked),
+        "The RESPONSE's frame:\n", annotated(response), "its payload:\n", annotated(answered),
         "and the result in it:\n", annotated(PingResult(3600)),
     ])  # fmt: skip
 
@@ -127,14 +141,20 @@ def _tags() -> str:
         if mode == DpAuth.HMAC_HEADER:
             out += ["The answer repeats it.\n"]
         else:
-            out += ["M of the answer:\n", dump(question_message(answer, mode)), f"auth_tag of the answer `{tag_in(answer).hex()}`\n"]
+            out += [
+                "M of the answer:\n",
+                dump(question_message(answer, mode)),
+                f"auth_tag of the answer `{tag_in(answer).hex()}`\n",
+            ]
     return "\n".join(out)
 
 
 def _whole_read() -> str:
     question, answer = datagrams_of("read")
     assert len(question) >= len(answer) > DP_HEADER_SIZE
-    return "\n".join([f"Question, {len(question)} bytes:\n", dump(question), f"Answer, {len(answer)} bytes:\n", dump(answer)])
+    return "\n".join(
+        [f"Question, {len(question)} bytes:\n", dump(question), f"Answer, {len(answer)} bytes:\n", dump(answer)]
+    )
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

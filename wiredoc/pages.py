@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from enum import IntEnum, IntFlag
 
@@ -45,7 +44,8 @@ FAMILIES = {
 }
 # Named in the text of a field or of the header, where no field of a table has them as its own.
 OTHER_ENUMS: tuple[type[IntEnum] | type[IntFlag], ...] = (
-    MsgType, FrameFlag, Op, Status, DpOp, DpStatus, DpAuth, PageOp, Perm, ExportRight, TaskletRight, AffinityStrength, OfiOp,
+    MsgType, FrameFlag, Op, Status, DpOp, DpStatus, DpAuth, PageOp, Perm, ExportRight, TaskletRight, AffinityStrength,
+    OfiOp,
 )  # fmt: skip
 
 
@@ -138,15 +138,20 @@ def _is_fixed(cls: type[Struct]) -> bool:
 
 def _type(kind: kinds.Kind) -> str:
     if isinstance(kind, kinds.Tlvs):
-        shape = f"tlv{8 if kind.table.narrow else 16}"
-        link = f"[{kind.table.name}]({_home(kind.table)}.md#{table_key(kind.table.name)})" if kind.table.by_tag else kind.table.name
-        return {"": f"{shape}... ({link})", "I": f"bytes({shape}... {link})", "H": f"list({shape}) ({link})"}[kind.prefix]
-    if isinstance(kind, kinds.Nested) or (isinstance(kind, kinds.ListOf) and not isinstance(kind.item, kinds.FixedKind)):
-        inner = _link(kind.item)
-        return inner if isinstance(kind, kinds.Nested) else f"list({inner})"
+        return _tlvs_type(kind)
+    if isinstance(kind, kinds.Nested):
+        return _link(kind.item)
+    if isinstance(kind, kinds.ListOf) and not isinstance(kind.item, kinds.FixedKind):
+        return f"list({_link(kind.item)})"
     if isinstance(kind, kinds.Choice):
         return "bytes(" + "; ".join(f"{int(k)}: {_link(v)}" for k, v in kind.table.items()) + ")"
     return kind.text.replace("[_", "[")
+
+
+def _tlvs_type(kind: kinds.Tlvs) -> str:
+    table, shape = kind.table, "tlv8" if kind.table.narrow else "tlv16"
+    tags = f"[{table.name}]({_home(table)}.md#{table_key(table.name)})" if table.by_tag else table.name
+    return {"": f"{shape}... ({tags})", "I": f"bytes({shape}... {tags})", "H": f"list({shape}) ({tags})"}[kind.prefix]
 
 
 def _meaning(field: Field) -> str:
@@ -181,19 +186,28 @@ def _default(field: Field) -> str:
 
 
 def _tlv_table(table: TlvTable) -> str:
-    unknown = "An unknown tag refuses the message." if table.strict else "Unknown tags are skipped, and passed on as they are."
+    unknown = (
+        "An unknown tag refuses the message."
+        if table.strict
+        else "Unknown tags are skipped, and passed on as they are."
+    )
     rows = []
     for tag, cls in table.by_tag.items():
         name = next(s.name for s in sections() if s.cls is cls)
-        rows.append((f"0x{tag:04x}", f"[{cls.NAME}]({'' if module_of(cls) == _home(table) else module_of(cls) + '.md'}#{name})"))
+        rows.append(
+            (f"0x{tag:04x}", f"[{cls.NAME}]({'' if module_of(cls) == _home(table) else module_of(cls) + '.md'}#{name})")
+        )
     shape = "tlv8 (`u8 type | u16 len | data`)" if table.narrow else "tlv16 (`u16 tag | u16 len | data`)"
     head = f'<a id="{table_key(table.name)}"></a>\n## Tags: {table.name}\n\n'
-    return head + f"{shape}. {unknown} A known tag must be exactly as long as its value.\n\n" + grid(("tag", "name"), rows)
+    return (
+        head + f"{shape}. {unknown} A known tag must be exactly as long as its value.\n\n" + grid(("tag", "name"), rows)
+    )
 
 
 def _ops() -> str:
     rows = ((f"{int(o):#06x}", o.name, _link(params_of(o)), _link(result_of(o))) for o in Op)
-    intro = "`params` of a REQUEST and `result` of a RESPONSE whose status is OK; otherwise it is [error_result](bindings.md#error_result).\n"
+    refused = "[error_result](bindings.md#error_result)"
+    intro = f"`params` of a REQUEST, and `result` of a RESPONSE whose status is OK; otherwise it is {refused}.\n"
     return "\n".join([NOTICE, "# Control ops\n", intro, grid(("op", "name", "params", "result"), rows)])
 
 
@@ -215,7 +229,8 @@ def _limits() -> str:
         ("items of a list", LIST_LIMIT, LIST_LIMIT, "D1"),
         ("a `bytes` field", UDP.bytes, QUIC.bytes, "D1"),
         ("a frame with header and signature", UDP.frame, "as its `bytes` allow", "D2"),
-        ("frame header; fragment fields; signature", f"{HEADER_SIZE}; {FRAG_SIZE}; {SIGNATURE_SIZE}", f"{HEADER_SIZE}; -; {SIGNATURE_SIZE}", "D2"),
+        ("a frame's header; its fragment fields; its signature", f"{HEADER_SIZE}; {FRAG_SIZE}; {SIGNATURE_SIZE}",
+         f"{HEADER_SIZE}; none; {SIGNATURE_SIZE}", "D2"),
         ("a reassembled message", MESSAGE_LIMIT, "not fragmented", "D2"),
         ("an inflated payload", INFLATE_LIMIT, "never compressed", "D2"),
         ("a data plane message on IPv4", UDP.datagram, QUIC.datagram, "D10, D11"),
@@ -223,4 +238,6 @@ def _limits() -> str:
         ("FBBU's block size", ANY.block_size, ANY.block_size, "D10"),
     )  # fmt: skip
     text = "What goes beyond is refused before anything is allocated. Bytes, unless it says otherwise.\n"
-    return "\n".join([NOTICE, "# Limits\n", text, grid(("of", "UDP", "QUIC", "source"), ([str(c) for c in r] for r in rows))])
+    return "\n".join(
+        [NOTICE, "# Limits\n", text, grid(("of", "UDP", "QUIC", "source"), ([str(c) for c in r] for r in rows))]
+    )

@@ -1182,175 +1182,175 @@ FABRICBIOS_AT(fabricbios_token_head, expires_at, 97);
 FABRICBIOS_AT(fabricbios_token_head, epoch, 105);
 FABRICBIOS_ASSERT(sizeof(struct fabricbios_token_head) == 113, "fabricbios_token_head");
 
-struct fabricbios_endpoint {
+struct fabricbios_tlv_endpoint {
 	fabricbios_u8 transport; /* which protocol over what; enum fabricbios_transport */
 	fabricbios_u8 addr[16]; /* IPv6, or IPv4-mapped */
 	fabricbios_be16 port;
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_endpoint, transport, 0);
-FABRICBIOS_AT(fabricbios_endpoint, addr, 1);
-FABRICBIOS_AT(fabricbios_endpoint, port, 17);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_endpoint) == 19, "fabricbios_endpoint");
+FABRICBIOS_AT(fabricbios_tlv_endpoint, transport, 0);
+FABRICBIOS_AT(fabricbios_tlv_endpoint, addr, 1);
+FABRICBIOS_AT(fabricbios_tlv_endpoint, port, 17);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_endpoint) == 19, "fabricbios_tlv_endpoint");
 
-struct fabricbios_dp_key {
+struct fabricbios_tlv_dp_key {
 	fabricbios_u8 dp_key[32]; /* random */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_dp_key, dp_key, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_dp_key) == 32, "fabricbios_dp_key");
+FABRICBIOS_AT(fabricbios_tlv_dp_key, dp_key, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_dp_key) == 32, "fabricbios_tlv_dp_key");
 
-struct fabricbios_limits {
+struct fabricbios_tlv_limits {
 	fabricbios_be64 len; /* bytes granted */
 	fabricbios_be32 max_read; /* bytes */
 	fabricbios_be32 max_write; /* bytes */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_limits, len, 0);
-FABRICBIOS_AT(fabricbios_limits, max_read, 8);
-FABRICBIOS_AT(fabricbios_limits, max_write, 12);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_limits) == 16, "fabricbios_limits");
+FABRICBIOS_AT(fabricbios_tlv_limits, len, 0);
+FABRICBIOS_AT(fabricbios_tlv_limits, max_read, 8);
+FABRICBIOS_AT(fabricbios_tlv_limits, max_write, 12);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_limits) == 16, "fabricbios_tlv_limits");
 
-struct fabricbios_generation {
+struct fabricbios_tlv_generation {
 	fabricbios_be32 generation; /* from 1 */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_generation, generation, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_generation) == 4, "fabricbios_generation");
+FABRICBIOS_AT(fabricbios_tlv_generation, generation, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_generation) == 4, "fabricbios_tlv_generation");
 
-struct fabricbios_block_geometry {
+struct fabricbios_tlv_block_geometry {
 	fabricbios_be32 block_size; /* bytes */
 	fabricbios_be64 block_count;
 	fabricbios_be32 max_blocks_per_io;
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_block_geometry, block_size, 0);
-FABRICBIOS_AT(fabricbios_block_geometry, block_count, 4);
-FABRICBIOS_AT(fabricbios_block_geometry, max_blocks_per_io, 12);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_block_geometry) == 16, "fabricbios_block_geometry");
+FABRICBIOS_AT(fabricbios_tlv_block_geometry, block_size, 0);
+FABRICBIOS_AT(fabricbios_tlv_block_geometry, block_count, 4);
+FABRICBIOS_AT(fabricbios_tlv_block_geometry, max_blocks_per_io, 12);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_block_geometry) == 16, "fabricbios_tlv_block_geometry");
 
-struct fabricbios_dp_auth {
+struct fabricbios_tlv_dp_auth {
 	fabricbios_u8 dp_auth; /* D10; enum fabricbios_dp_auth */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_dp_auth, dp_auth, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_dp_auth) == 1, "fabricbios_dp_auth");
+FABRICBIOS_AT(fabricbios_tlv_dp_auth, dp_auth, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_dp_auth) == 1, "fabricbios_tlv_dp_auth");
 
-struct fabricbios_binding {
+struct fabricbios_tlv_binding {
 	fabricbios_be16 binding; /* D4; enum fabricbios_binding */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_binding, binding, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_binding) == 2, "fabricbios_binding");
+FABRICBIOS_AT(fabricbios_tlv_binding, binding, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_binding) == 2, "fabricbios_tlv_binding");
 
-struct fabricbios_rdma_rkey {
+struct fabricbios_tlv_rdma_rkey {
 	fabricbios_be32 rdma_rkey; /* remote key */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_rdma_rkey, rdma_rkey, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_rdma_rkey) == 4, "fabricbios_rdma_rkey");
+FABRICBIOS_AT(fabricbios_tlv_rdma_rkey, rdma_rkey, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_rdma_rkey) == 4, "fabricbios_tlv_rdma_rkey");
 
-struct fabricbios_rdma_remote_addr {
+struct fabricbios_tlv_rdma_remote_addr {
 	fabricbios_be64 rdma_remote_addr; /* virtual address of the registered region */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_rdma_remote_addr, rdma_remote_addr, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_rdma_remote_addr) == 8, "fabricbios_rdma_remote_addr");
+FABRICBIOS_AT(fabricbios_tlv_rdma_remote_addr, rdma_remote_addr, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_rdma_remote_addr) == 8, "fabricbios_tlv_rdma_remote_addr");
 
-struct fabricbios_rdma_qp_num {
+struct fabricbios_tlv_rdma_qp_num {
 	fabricbios_be32 rdma_qp_num; /* the server's queue pair */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_rdma_qp_num, rdma_qp_num, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_rdma_qp_num) == 4, "fabricbios_rdma_qp_num");
+FABRICBIOS_AT(fabricbios_tlv_rdma_qp_num, rdma_qp_num, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_rdma_qp_num) == 4, "fabricbios_tlv_rdma_qp_num");
 
-struct fabricbios_rdma_gid {
+struct fabricbios_tlv_rdma_gid {
 	fabricbios_u8 rdma_gid[16]; /* of the RDMA port */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_rdma_gid, rdma_gid, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_rdma_gid) == 16, "fabricbios_rdma_gid");
+FABRICBIOS_AT(fabricbios_tlv_rdma_gid, rdma_gid, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_rdma_gid) == 16, "fabricbios_tlv_rdma_gid");
 
-struct fabricbios_rdma_port {
+struct fabricbios_tlv_rdma_port {
 	fabricbios_be16 rdma_port; /* of the server's HCA */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_rdma_port, rdma_port, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_rdma_port) == 2, "fabricbios_rdma_port");
+FABRICBIOS_AT(fabricbios_tlv_rdma_port, rdma_port, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_rdma_port) == 2, "fabricbios_tlv_rdma_port");
 
-struct fabricbios_nvmeof_trsvcid {
+struct fabricbios_tlv_nvmeof_trsvcid {
 	fabricbios_be16 nvmeof_trsvcid; /* TCP port */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_nvmeof_trsvcid, nvmeof_trsvcid, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_nvmeof_trsvcid) == 2, "fabricbios_nvmeof_trsvcid");
+FABRICBIOS_AT(fabricbios_tlv_nvmeof_trsvcid, nvmeof_trsvcid, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_nvmeof_trsvcid) == 2, "fabricbios_tlv_nvmeof_trsvcid");
 
-struct fabricbios_nvmeof_trtype {
+struct fabricbios_tlv_nvmeof_trtype {
 	fabricbios_u8 nvmeof_trtype; /* transport; enum fabricbios_nvmeof_transport */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_nvmeof_trtype, nvmeof_trtype, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_nvmeof_trtype) == 1, "fabricbios_nvmeof_trtype");
+FABRICBIOS_AT(fabricbios_tlv_nvmeof_trtype, nvmeof_trtype, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_nvmeof_trtype) == 1, "fabricbios_tlv_nvmeof_trtype");
 
-struct fabricbios_sriov_vf_pci_addr {
+struct fabricbios_tlv_sriov_vf_pci_addr {
 	fabricbios_u8 sriov_vf_pci_addr[4]; /* domain u16, bus, devfn */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_sriov_vf_pci_addr, sriov_vf_pci_addr, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_sriov_vf_pci_addr) == 4, "fabricbios_sriov_vf_pci_addr");
+FABRICBIOS_AT(fabricbios_tlv_sriov_vf_pci_addr, sriov_vf_pci_addr, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_sriov_vf_pci_addr) == 4, "fabricbios_tlv_sriov_vf_pci_addr");
 
-struct fabricbios_sriov_vf_index {
+struct fabricbios_tlv_sriov_vf_index {
 	fabricbios_be16 sriov_vf_index; /* within the PF */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_sriov_vf_index, sriov_vf_index, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_sriov_vf_index) == 2, "fabricbios_sriov_vf_index");
+FABRICBIOS_AT(fabricbios_tlv_sriov_vf_index, sriov_vf_index, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_sriov_vf_index) == 2, "fabricbios_tlv_sriov_vf_index");
 
-struct fabricbios_sriov_pf_pci_addr {
+struct fabricbios_tlv_sriov_pf_pci_addr {
 	fabricbios_u8 sriov_pf_pci_addr[4]; /* domain u16, bus, devfn */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_sriov_pf_pci_addr, sriov_pf_pci_addr, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_sriov_pf_pci_addr) == 4, "fabricbios_sriov_pf_pci_addr");
+FABRICBIOS_AT(fabricbios_tlv_sriov_pf_pci_addr, sriov_pf_pci_addr, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_sriov_pf_pci_addr) == 4, "fabricbios_tlv_sriov_pf_pci_addr");
 
-struct fabricbios_ofi_ep_type {
+struct fabricbios_tlv_ofi_ep_type {
 	fabricbios_u8 ofi_ep_type; /* endpoint type; enum fabricbios_ofi_ep_kind */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_ofi_ep_type, ofi_ep_type, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_ofi_ep_type) == 1, "fabricbios_ofi_ep_type");
+FABRICBIOS_AT(fabricbios_tlv_ofi_ep_type, ofi_ep_type, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_ofi_ep_type) == 1, "fabricbios_tlv_ofi_ep_type");
 
-struct fabricbios_ofi_access_model {
+struct fabricbios_tlv_ofi_access_model {
 	fabricbios_u8 ofi_access_model; /* one-sided or two-sided; enum fabricbios_ofi_access */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_ofi_access_model, ofi_access_model, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_ofi_access_model) == 1, "fabricbios_ofi_access_model");
+FABRICBIOS_AT(fabricbios_tlv_ofi_access_model, ofi_access_model, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_ofi_access_model) == 1, "fabricbios_tlv_ofi_access_model");
 
-struct fabricbios_ofi_capability_flags {
+struct fabricbios_tlv_ofi_capability_flags {
 	fabricbios_be64 ofi_capability_flags; /* fi_info's caps */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_ofi_capability_flags, ofi_capability_flags, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_ofi_capability_flags) == 8, "fabricbios_ofi_capability_flags");
+FABRICBIOS_AT(fabricbios_tlv_ofi_capability_flags, ofi_capability_flags, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_ofi_capability_flags) == 8, "fabricbios_tlv_ofi_capability_flags");
 
-struct fabricbios_ofi_max_msg_size {
+struct fabricbios_tlv_ofi_max_msg_size {
 	fabricbios_be64 ofi_max_msg_size; /* bytes */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_ofi_max_msg_size, ofi_max_msg_size, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_ofi_max_msg_size) == 8, "fabricbios_ofi_max_msg_size");
+FABRICBIOS_AT(fabricbios_tlv_ofi_max_msg_size, ofi_max_msg_size, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_ofi_max_msg_size) == 8, "fabricbios_tlv_ofi_max_msg_size");
 
-struct fabricbios_ofi_protocol_version {
+struct fabricbios_tlv_ofi_protocol_version {
 	fabricbios_u8 ofi_protocol_version; /* of two-sided messages, 1 */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_ofi_protocol_version, ofi_protocol_version, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_ofi_protocol_version) == 1, "fabricbios_ofi_protocol_version");
+FABRICBIOS_AT(fabricbios_tlv_ofi_protocol_version, ofi_protocol_version, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_ofi_protocol_version) == 1, "fabricbios_tlv_ofi_protocol_version");
 
-struct fabricbios_ofi_lease_id {
+struct fabricbios_tlv_ofi_lease_id {
 	fabricbios_be64 ofi_lease_id; /* low half of the lease_id (D13) */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_ofi_lease_id, ofi_lease_id, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_ofi_lease_id) == 8, "fabricbios_ofi_lease_id");
+FABRICBIOS_AT(fabricbios_tlv_ofi_lease_id, ofi_lease_id, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_ofi_lease_id) == 8, "fabricbios_tlv_ofi_lease_id");
 
-struct fabricbios_net_mac {
+struct fabricbios_tlv_net_mac {
 	fabricbios_u8 net_mac[6];
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_net_mac, net_mac, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_net_mac) == 6, "fabricbios_net_mac");
+FABRICBIOS_AT(fabricbios_tlv_net_mac, net_mac, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_net_mac) == 6, "fabricbios_tlv_net_mac");
 
-struct fabricbios_net_mode {
+struct fabricbios_tlv_net_mode {
 	fabricbios_u8 net_mode; /* what was made; enum fabricbios_net_mode_kind */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_net_mode, net_mode, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_net_mode) == 1, "fabricbios_net_mode");
+FABRICBIOS_AT(fabricbios_tlv_net_mode, net_mode, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_net_mode) == 1, "fabricbios_tlv_net_mode");
 
-struct fabricbios_net_rate {
+struct fabricbios_tlv_net_rate {
 	fabricbios_be64 net_rate; /* bit/s */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_net_rate, net_rate, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_net_rate) == 8, "fabricbios_net_rate");
+FABRICBIOS_AT(fabricbios_tlv_net_rate, net_rate, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_net_rate) == 8, "fabricbios_tlv_net_rate");
 
-struct fabricbios_mem_tier_info_head {
+struct fabricbios_tlv_mem_tier_info_head {
 	fabricbios_be16 tier_kind; /* unknown kinds are refused; enum fabricbios_mem_tier */
 	fabricbios_be64 capacity_bytes; /* total */
 	fabricbios_be32 latency_class_ns; /* approximate local latency */
@@ -1358,173 +1358,173 @@ struct fabricbios_mem_tier_info_head {
 	fabricbios_be32 page_granule_bytes; /* smallest allocation */
 	fabricbios_be16 share_mode; /* how it may be shared; enum fabricbios_share_mode */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_mem_tier_info_head, tier_kind, 0);
-FABRICBIOS_AT(fabricbios_mem_tier_info_head, capacity_bytes, 2);
-FABRICBIOS_AT(fabricbios_mem_tier_info_head, latency_class_ns, 10);
-FABRICBIOS_AT(fabricbios_mem_tier_info_head, bandwidth_hint_bps, 14);
-FABRICBIOS_AT(fabricbios_mem_tier_info_head, page_granule_bytes, 22);
-FABRICBIOS_AT(fabricbios_mem_tier_info_head, share_mode, 26);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_mem_tier_info_head) == 28, "fabricbios_mem_tier_info_head");
+FABRICBIOS_AT(fabricbios_tlv_mem_tier_info_head, tier_kind, 0);
+FABRICBIOS_AT(fabricbios_tlv_mem_tier_info_head, capacity_bytes, 2);
+FABRICBIOS_AT(fabricbios_tlv_mem_tier_info_head, latency_class_ns, 10);
+FABRICBIOS_AT(fabricbios_tlv_mem_tier_info_head, bandwidth_hint_bps, 14);
+FABRICBIOS_AT(fabricbios_tlv_mem_tier_info_head, page_granule_bytes, 22);
+FABRICBIOS_AT(fabricbios_tlv_mem_tier_info_head, share_mode, 26);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_mem_tier_info_head) == 28, "fabricbios_tlv_mem_tier_info_head");
 
-struct fabricbios_gpu_attach_info_head {
+struct fabricbios_tlv_gpu_attach_info_head {
 	fabricbios_u128 gpu_resource_id; /* the GPU */
 	fabricbios_u128 peer_group_id; /* peers for P2P transfers */
 	fabricbios_be64 vram_bytes; /* VRAM */
 	fabricbios_u8 supports_host_map; /* 1: the host CPU can map the VRAM */
 	fabricbios_u8 supports_remote_map; /* 1: the fabric can reach the VRAM */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_gpu_attach_info_head, gpu_resource_id, 0);
-FABRICBIOS_AT(fabricbios_gpu_attach_info_head, peer_group_id, 16);
-FABRICBIOS_AT(fabricbios_gpu_attach_info_head, vram_bytes, 32);
-FABRICBIOS_AT(fabricbios_gpu_attach_info_head, supports_host_map, 40);
-FABRICBIOS_AT(fabricbios_gpu_attach_info_head, supports_remote_map, 41);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_gpu_attach_info_head) == 42, "fabricbios_gpu_attach_info_head");
+FABRICBIOS_AT(fabricbios_tlv_gpu_attach_info_head, gpu_resource_id, 0);
+FABRICBIOS_AT(fabricbios_tlv_gpu_attach_info_head, peer_group_id, 16);
+FABRICBIOS_AT(fabricbios_tlv_gpu_attach_info_head, vram_bytes, 32);
+FABRICBIOS_AT(fabricbios_tlv_gpu_attach_info_head, supports_host_map, 40);
+FABRICBIOS_AT(fabricbios_tlv_gpu_attach_info_head, supports_remote_map, 41);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_gpu_attach_info_head) == 42, "fabricbios_tlv_gpu_attach_info_head");
 
-struct fabricbios_node_affinity_meta_head {
+struct fabricbios_tlv_node_affinity_meta_head {
 	fabricbios_be32 rack_id;
 	fabricbios_be32 row_id;
 	fabricbios_be32 site_id;
 	fabricbios_be64 geo_hash;
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_node_affinity_meta_head, rack_id, 0);
-FABRICBIOS_AT(fabricbios_node_affinity_meta_head, row_id, 4);
-FABRICBIOS_AT(fabricbios_node_affinity_meta_head, site_id, 8);
-FABRICBIOS_AT(fabricbios_node_affinity_meta_head, geo_hash, 12);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_node_affinity_meta_head) == 20, "fabricbios_node_affinity_meta_head");
+FABRICBIOS_AT(fabricbios_tlv_node_affinity_meta_head, rack_id, 0);
+FABRICBIOS_AT(fabricbios_tlv_node_affinity_meta_head, row_id, 4);
+FABRICBIOS_AT(fabricbios_tlv_node_affinity_meta_head, site_id, 8);
+FABRICBIOS_AT(fabricbios_tlv_node_affinity_meta_head, geo_hash, 12);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_node_affinity_meta_head) == 20, "fabricbios_tlv_node_affinity_meta_head");
 
-struct fabricbios_node_certificate_head {
+struct fabricbios_tlv_node_certificate_head {
 	fabricbios_u128 subject; /* id of the certified key */
 	fabricbios_u128 issuer; /* id of the controller's key */
 	fabricbios_be64 issued_at; /* Unix seconds */
 	fabricbios_be64 expires_at; /* Unix seconds */
 	fabricbios_u8 public_key[32]; /* raw Ed25519 key of the subject */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_node_certificate_head, subject, 0);
-FABRICBIOS_AT(fabricbios_node_certificate_head, issuer, 16);
-FABRICBIOS_AT(fabricbios_node_certificate_head, issued_at, 32);
-FABRICBIOS_AT(fabricbios_node_certificate_head, expires_at, 40);
-FABRICBIOS_AT(fabricbios_node_certificate_head, public_key, 48);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_node_certificate_head) == 80, "fabricbios_node_certificate_head");
+FABRICBIOS_AT(fabricbios_tlv_node_certificate_head, subject, 0);
+FABRICBIOS_AT(fabricbios_tlv_node_certificate_head, issuer, 16);
+FABRICBIOS_AT(fabricbios_tlv_node_certificate_head, issued_at, 32);
+FABRICBIOS_AT(fabricbios_tlv_node_certificate_head, expires_at, 40);
+FABRICBIOS_AT(fabricbios_tlv_node_certificate_head, public_key, 48);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_node_certificate_head) == 80, "fabricbios_tlv_node_certificate_head");
 
-struct fabricbios_relay_seen {
+struct fabricbios_tlv_relay_seen {
 	fabricbios_be64 relay_seen; /* Unix seconds */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_relay_seen, relay_seen, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_relay_seen) == 8, "fabricbios_relay_seen");
+FABRICBIOS_AT(fabricbios_tlv_relay_seen, relay_seen, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_relay_seen) == 8, "fabricbios_tlv_relay_seen");
 
-struct fabricbios_announce_proof {
+struct fabricbios_tlv_announce_proof {
 	fabricbios_u8 header[44]; /* the ANNOUNCE's frame header as it came */
 	fabricbios_u8 signature[64]; /* its signature */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_announce_proof, header, 0);
-FABRICBIOS_AT(fabricbios_announce_proof, signature, 44);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_announce_proof) == 108, "fabricbios_announce_proof");
+FABRICBIOS_AT(fabricbios_tlv_announce_proof, header, 0);
+FABRICBIOS_AT(fabricbios_tlv_announce_proof, signature, 44);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_announce_proof) == 108, "fabricbios_tlv_announce_proof");
 
-struct fabricbios_lease_intent_kv_cache_head {
+struct fabricbios_tlv_lease_intent_kv_cache_head {
 	fabricbios_u8 model_fingerprint[32]; /* SHA-256 of the model */
 	fabricbios_be16 preferred_tier; /* tier; enum fabricbios_tier_preference */
 	fabricbios_be32 page_bytes; /* page size of the runtime */
 	fabricbios_be16 sharing_mode; /* who else reads; enum fabricbios_sharing_mode */
 	fabricbios_u8 has_gpu; /* 1 if a GPU follows */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_lease_intent_kv_cache_head, model_fingerprint, 0);
-FABRICBIOS_AT(fabricbios_lease_intent_kv_cache_head, preferred_tier, 32);
-FABRICBIOS_AT(fabricbios_lease_intent_kv_cache_head, page_bytes, 34);
-FABRICBIOS_AT(fabricbios_lease_intent_kv_cache_head, sharing_mode, 38);
-FABRICBIOS_AT(fabricbios_lease_intent_kv_cache_head, has_gpu, 40);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_lease_intent_kv_cache_head) == 41, "fabricbios_lease_intent_kv_cache_head");
+FABRICBIOS_AT(fabricbios_tlv_lease_intent_kv_cache_head, model_fingerprint, 0);
+FABRICBIOS_AT(fabricbios_tlv_lease_intent_kv_cache_head, preferred_tier, 32);
+FABRICBIOS_AT(fabricbios_tlv_lease_intent_kv_cache_head, page_bytes, 34);
+FABRICBIOS_AT(fabricbios_tlv_lease_intent_kv_cache_head, sharing_mode, 38);
+FABRICBIOS_AT(fabricbios_tlv_lease_intent_kv_cache_head, has_gpu, 40);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_lease_intent_kv_cache_head) == 41, "fabricbios_tlv_lease_intent_kv_cache_head");
 
-struct fabricbios_lease_cpu_isolation {
+struct fabricbios_tlv_lease_cpu_isolation {
 	fabricbios_u8 class_; /* class; enum fabricbios_cpu_isolation */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_lease_cpu_isolation, class_, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_lease_cpu_isolation) == 1, "fabricbios_lease_cpu_isolation");
+FABRICBIOS_AT(fabricbios_tlv_lease_cpu_isolation, class_, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_lease_cpu_isolation) == 1, "fabricbios_tlv_lease_cpu_isolation");
 
-struct fabricbios_lease_gpu_exclusivity {
+struct fabricbios_tlv_lease_gpu_exclusivity {
 	fabricbios_u8 class_; /* class; enum fabricbios_gpu_exclusivity */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_lease_gpu_exclusivity, class_, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_lease_gpu_exclusivity) == 1, "fabricbios_lease_gpu_exclusivity");
+FABRICBIOS_AT(fabricbios_tlv_lease_gpu_exclusivity, class_, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_lease_gpu_exclusivity) == 1, "fabricbios_tlv_lease_gpu_exclusivity");
 
-struct fabricbios_lease_affinity_head {
+struct fabricbios_tlv_lease_affinity_head {
 	fabricbios_u8 category; /* kind of affinity; enum fabricbios_affinity_category */
 	fabricbios_u8 strength; /* AffinityStrength, with bit 7 for anti-affinity */
 	fabricbios_u8 target_type; /* what target is; enum fabricbios_affinity_target */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_lease_affinity_head, category, 0);
-FABRICBIOS_AT(fabricbios_lease_affinity_head, strength, 1);
-FABRICBIOS_AT(fabricbios_lease_affinity_head, target_type, 2);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_lease_affinity_head) == 3, "fabricbios_lease_affinity_head");
+FABRICBIOS_AT(fabricbios_tlv_lease_affinity_head, category, 0);
+FABRICBIOS_AT(fabricbios_tlv_lease_affinity_head, strength, 1);
+FABRICBIOS_AT(fabricbios_tlv_lease_affinity_head, target_type, 2);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_lease_affinity_head) == 3, "fabricbios_tlv_lease_affinity_head");
 
-struct fabricbios_age_ms {
+struct fabricbios_tlv_age_ms {
 	fabricbios_be32 age_ms; /* since the sensors were sampled */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_age_ms, age_ms, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_age_ms) == 4, "fabricbios_age_ms");
+FABRICBIOS_AT(fabricbios_tlv_age_ms, age_ms, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_age_ms) == 4, "fabricbios_tlv_age_ms");
 
-struct fabricbios_soc_temp_milli_c {
+struct fabricbios_tlv_soc_temp_milli_c {
 	fabricbios_be32 soc_temp_milli_c; /* milli-degrees C */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_soc_temp_milli_c, soc_temp_milli_c, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_soc_temp_milli_c) == 4, "fabricbios_soc_temp_milli_c");
+FABRICBIOS_AT(fabricbios_tlv_soc_temp_milli_c, soc_temp_milli_c, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_soc_temp_milli_c) == 4, "fabricbios_tlv_soc_temp_milli_c");
 
-struct fabricbios_soc_status {
+struct fabricbios_tlv_soc_status {
 	fabricbios_u8 soc_status; /* enum fabricbios_sensor_status */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_soc_status, soc_status, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_soc_status) == 1, "fabricbios_soc_status");
+FABRICBIOS_AT(fabricbios_tlv_soc_status, soc_status, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_soc_status) == 1, "fabricbios_tlv_soc_status");
 
-struct fabricbios_throttled_bits {
+struct fabricbios_tlv_throttled_bits {
 	fabricbios_u8 throttled_bits; /* why the SoC is slowed down; enum fabricbios_throttled */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_throttled_bits, throttled_bits, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_throttled_bits) == 1, "fabricbios_throttled_bits");
+FABRICBIOS_AT(fabricbios_tlv_throttled_bits, throttled_bits, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_throttled_bits) == 1, "fabricbios_tlv_throttled_bits");
 
-struct fabricbios_nvme_temp_milli_c {
+struct fabricbios_tlv_nvme_temp_milli_c {
 	fabricbios_be32 nvme_temp_milli_c; /* milli-degrees C */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_nvme_temp_milli_c, nvme_temp_milli_c, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_nvme_temp_milli_c) == 4, "fabricbios_nvme_temp_milli_c");
+FABRICBIOS_AT(fabricbios_tlv_nvme_temp_milli_c, nvme_temp_milli_c, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_nvme_temp_milli_c) == 4, "fabricbios_tlv_nvme_temp_milli_c");
 
-struct fabricbios_nvme_status {
+struct fabricbios_tlv_nvme_status {
 	fabricbios_u8 nvme_status; /* enum fabricbios_sensor_status */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_nvme_status, nvme_status, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_nvme_status) == 1, "fabricbios_nvme_status");
+FABRICBIOS_AT(fabricbios_tlv_nvme_status, nvme_status, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_nvme_status) == 1, "fabricbios_tlv_nvme_status");
 
-struct fabricbios_time_bound {
+struct fabricbios_tlv_time_bound {
 	fabricbios_be64 start; /* Unix seconds */
 	fabricbios_be64 end; /* Unix seconds */
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_time_bound, start, 0);
-FABRICBIOS_AT(fabricbios_time_bound, end, 8);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_time_bound) == 16, "fabricbios_time_bound");
+FABRICBIOS_AT(fabricbios_tlv_time_bound, start, 0);
+FABRICBIOS_AT(fabricbios_tlv_time_bound, end, 8);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_time_bound) == 16, "fabricbios_tlv_time_bound");
 
-struct fabricbios_range {
+struct fabricbios_tlv_range {
 	fabricbios_be64 offset;
 	fabricbios_be64 len;
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_range, offset, 0);
-FABRICBIOS_AT(fabricbios_range, len, 8);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_range) == 16, "fabricbios_range");
+FABRICBIOS_AT(fabricbios_tlv_range, offset, 0);
+FABRICBIOS_AT(fabricbios_tlv_range, len, 8);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_range) == 16, "fabricbios_tlv_range");
 
-struct fabricbios_rate_limit {
+struct fabricbios_tlv_rate_limit {
 	fabricbios_be32 max_per_sec;
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_rate_limit, max_per_sec, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_rate_limit) == 4, "fabricbios_rate_limit");
+FABRICBIOS_AT(fabricbios_tlv_rate_limit, max_per_sec, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_rate_limit) == 4, "fabricbios_tlv_rate_limit");
 
-struct fabricbios_depth {
+struct fabricbios_tlv_depth {
 	fabricbios_u8 max_delegation_edges;
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_depth, max_delegation_edges, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_depth) == 1, "fabricbios_depth");
+FABRICBIOS_AT(fabricbios_tlv_depth, max_delegation_edges, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_depth) == 1, "fabricbios_tlv_depth");
 
-struct fabricbios_audience {
+struct fabricbios_tlv_audience {
 	fabricbios_u128 audience;
 } __attribute__((packed));
-FABRICBIOS_AT(fabricbios_audience, audience, 0);
-FABRICBIOS_ASSERT(sizeof(struct fabricbios_audience) == 16, "fabricbios_audience");
+FABRICBIOS_AT(fabricbios_tlv_audience, audience, 0);
+FABRICBIOS_ASSERT(sizeof(struct fabricbios_tlv_audience) == 16, "fabricbios_tlv_audience");
 
 struct fabricbios_dp {
 	fabricbios_u8 magic[4]; /* FBMU, FBBU or FBMK */

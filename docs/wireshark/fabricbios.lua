@@ -2764,7 +2764,7 @@ end
 local function dissect_frame(r)
 	r.ctx.summary = MSG_TYPES[r.tvb:range(r.pos + 5, 1):uint()] or "unknown msg_type"
 	dissect_struct("frame", r)
-	if not r.ctx.quic and r.tvb:len() > FRAME_LIMIT then
+	if not r.ctx.quic and r.stop > FRAME_LIMIT then
 		refuse(r.tree, "a frame of more than 1400 bytes")
 	end
 	show_payload(r)
@@ -2778,10 +2778,10 @@ local QUESTIONS = { [DP_OP.HELLO] = true, [DP_OP.READ] = true, [DP_OP.WRITE] = t
 local AUTO = 4
 local UNVERIFIED, GOOD, BAD = 0, 1, 2
 
-local question_tags, keys, key_error
+local question_tags, learned, keys, key_error -- learned: keys by lease, from LEASE_ALLOC results in the same capture
 
 local function forget_questions()
-	question_tags = {}
+	question_tags, learned = {}, {}
 end
 
 forget_questions()
@@ -2857,7 +2857,8 @@ local function check_auth(r, at, op, prefs)
 	if not r.ctx.pinfo.visited and QUESTIONS[op] then
 		question_tags[conversation(r)] = datagram:sub(TAG_AT + 1, HEADER)
 	end
-	local key = keys[to_hex(r.spans["header.lease_id"]:raw())] or keys.any
+	local lease = to_hex(r.spans["header.lease_id"]:raw())
+	local key = keys[lease] or keys.any or learned[lease]
 	if key_error then
 		r.tree:add_proto_expert_info(info.unreadable, key_error)
 	elseif key and not auth.available then
@@ -2866,6 +2867,18 @@ local function check_auth(r, at, op, prefs)
 		show_verdict(r, datagram, op, prefs.dp_auth, key)
 	end
 end
+
+function INSIDE.dp_key(r)
+	r.ctx.dp_key = r.spans.dp_key:raw()
+end
+
+local function learn(r)
+	if r.ctx.dp_key then
+		learned[to_hex(r.spans.lease_id:raw())] = r.ctx.dp_key
+	end
+end
+
+INSIDE.lease_alloc_result, INSIDE.lease_attach_result = learn, learn
 
 local function page_message(r, op)
 	local question = false
@@ -2920,7 +2933,7 @@ local function dissect_datagram(r, magic, prefs)
 	if r.ctx.quic then
 		return
 	end
-	if r.tvb:len() > DATAGRAM_LIMIT[version] then
+	if r.stop - at > DATAGRAM_LIMIT[version] then
 		refuse(r.tree, "a datagram of more than " .. DATAGRAM_LIMIT[version] .. " bytes")
 	end
 	check_auth(r, at, op, prefs)
@@ -3003,11 +3016,26 @@ local function context(pinfo, quic)
 	return { pinfo = pinfo, quic = quic, v6 = v6, block_size = fabricbios.prefs.block_size }
 end
 
+-- A sender may hand the kernel a window of datagrams as one (UDP segmentation offload), and captures on that machine
+-- show it before it is cut. A datagram that is followed by another of the same magic ends there; anything else is left over.
+local function datagram_end(tvb, at)
+	local magic = magic_at(tvb, at)
+	local stop = at + LENGTHS[magic](tvb, at)
+	local follows = magic ~= "FBIO" and stop < tvb:len() and magic_at(tvb, stop) == magic
+	return follows and stop or tvb:len()
+end
+
 function fabricbios.dissector(tvb, pinfo, tree)
 	if not magic_at(tvb, 0) then
 		return 0
 	end
-	pinfo.cols.info = dissect_message(tvb, 0, tvb:len(), pinfo, tree, context(pinfo, false))
+	local at, summaries = 0, {}
+	while at < tvb:len() do
+		local stop = datagram_end(tvb, at)
+		table.insert(summaries, dissect_message(tvb, at, stop, pinfo, tree, context(pinfo, false)))
+		at = stop
+	end
+	pinfo.cols.info = table.concat(summaries, "; ")
 	return tvb:len()
 end
 

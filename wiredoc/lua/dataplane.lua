@@ -6,10 +6,10 @@ local QUESTIONS = { [DP_OP.HELLO] = true, [DP_OP.READ] = true, [DP_OP.WRITE] = t
 local AUTO = 4
 local UNVERIFIED, GOOD, BAD = 0, 1, 2
 
-local question_tags, keys, key_error
+local question_tags, learned, keys, key_error -- learned: keys by lease, from LEASE_ALLOC results in the same capture
 
 local function forget_questions()
-	question_tags = {}
+	question_tags, learned = {}, {}
 end
 
 forget_questions()
@@ -85,7 +85,8 @@ local function check_auth(r, at, op, prefs)
 	if not r.ctx.pinfo.visited and QUESTIONS[op] then
 		question_tags[conversation(r)] = datagram:sub(TAG_AT + 1, HEADER)
 	end
-	local key = keys[to_hex(r.spans["header.lease_id"]:raw())] or keys.any
+	local lease = to_hex(r.spans["header.lease_id"]:raw())
+	local key = keys[lease] or keys.any or learned[lease]
 	if key_error then
 		r.tree:add_proto_expert_info(info.unreadable, key_error)
 	elseif key and not auth.available then
@@ -94,6 +95,18 @@ local function check_auth(r, at, op, prefs)
 		show_verdict(r, datagram, op, prefs.dp_auth, key)
 	end
 end
+
+function INSIDE.dp_key(r)
+	r.ctx.dp_key = r.spans.dp_key:raw()
+end
+
+local function learn(r)
+	if r.ctx.dp_key then
+		learned[to_hex(r.spans.lease_id:raw())] = r.ctx.dp_key
+	end
+end
+
+INSIDE.lease_alloc_result, INSIDE.lease_attach_result = learn, learn
 
 local function page_message(r, op)
 	local question = false
@@ -148,7 +161,7 @@ local function dissect_datagram(r, magic, prefs)
 	if r.ctx.quic then
 		return
 	end
-	if r.tvb:len() > DATAGRAM_LIMIT[version] then
+	if r.stop - at > DATAGRAM_LIMIT[version] then
 		refuse(r.tree, "a datagram of more than " .. DATAGRAM_LIMIT[version] .. " bytes")
 	end
 	check_auth(r, at, op, prefs)

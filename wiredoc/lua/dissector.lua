@@ -75,11 +75,26 @@ local function context(pinfo, quic)
 	return { pinfo = pinfo, quic = quic, v6 = v6, block_size = fabricbios.prefs.block_size }
 end
 
+-- A sender may hand the kernel a window of datagrams as one (UDP segmentation offload), and captures on that machine
+-- show it before it is cut. A datagram that is followed by another of the same magic ends there; anything else is left over.
+local function datagram_end(tvb, at)
+	local magic = magic_at(tvb, at)
+	local stop = at + LENGTHS[magic](tvb, at)
+	local follows = magic ~= "FBIO" and stop < tvb:len() and magic_at(tvb, stop) == magic
+	return follows and stop or tvb:len()
+end
+
 function fabricbios.dissector(tvb, pinfo, tree)
 	if not magic_at(tvb, 0) then
 		return 0
 	end
-	pinfo.cols.info = dissect_message(tvb, 0, tvb:len(), pinfo, tree, context(pinfo, false))
+	local at, summaries = 0, {}
+	while at < tvb:len() do
+		local stop = datagram_end(tvb, at)
+		table.insert(summaries, dissect_message(tvb, at, stop, pinfo, tree, context(pinfo, false)))
+		at = stop
+	end
+	pinfo.cols.info = table.concat(summaries, "; ")
 	return tvb:len()
 end
 

@@ -145,7 +145,7 @@ end
 local function dissect_frame(r)
 	r.ctx.summary = MSG_TYPES[r.tvb:range(r.pos + 5, 1):uint()] or "unknown msg_type"
 	dissect_struct("frame", r)
-	if not r.ctx.quic and r.tvb:len() > FRAME_LIMIT then
+	if not r.ctx.quic and r.stop > FRAME_LIMIT then
 		refuse(r.tree, "a frame of more than 1400 bytes")
 	end
 	show_payload(r)
