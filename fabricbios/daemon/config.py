@@ -59,7 +59,8 @@ def load(file: Path | None, flags: Mapping[str, Any]) -> Config:
         document = _document(path)
         policy = _merged(policy, document.pop("policy", {}), path)
         for key, raw in document.items():
-            values[key] = _value(_setting(key, path), raw, f"{path}: {key}")
+            setting = _setting(key, path)
+            values[setting.key] = _value(setting, raw, f"{path}: {key}")
     for key, raw in flags.items():
         if raw is not None and raw != ():
             values[key] = _value(BY_KEY[key], raw, f"--{BY_KEY[key].name}")

@@ -26,9 +26,10 @@ from fabricbios.wire import (
     FbmuWrite,
     FbmuWriteResp,
 )
-from fabricbios.wire.dataplane import BlockHelloAck, HelloAck, Pong, ReadBlockResp, ReadResp, StatusOnly
+from fabricbios.wire.dataplane import DP_HEADER_SIZE, BlockHelloAck, HelloAck, Pong, ReadBlockResp, ReadResp, StatusOnly
 
-MAX_READ, MAX_WRITE = (1 << 20) - 8, (1 << 20) - 12  # what of a message of 1 MiB is data
+MAX_READ, MAX_WRITE = (1 << 20) - DP_HEADER_SIZE - 8, (1 << 20) - DP_HEADER_SIZE - 12
+"""What of a message of 1 MiB (D11) is data: HELLO_ACK says what LIMITS said, and what the plane takes."""
 MAX_BLOCKS = MAX_WRITE // BLOCK_SIZE
 FBMU, FBBU = b"FBMU", b"FBBU"
 
