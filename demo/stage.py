@@ -30,7 +30,7 @@ class Stage:
 
     def daemon(self, where: int, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
         """Start `fabricbiosd` in namespace `where` (0 node, 1 client); return it and its ready line."""
-        prefix = ["ip", "netns", "exec", self.namespaces[where]] if self.namespaces else []
+        prefix = ["nsenter", f"--net=/run/netns/{self.namespaces[where]}", *_with_bpffs()] if self.namespaces else []
         log = (self.directory / f"{arguments[0]}.log").open("w")
         child = subprocess.Popen(
             [*prefix, sys.executable, "-m", "fabricbios.daemon", *arguments],
@@ -72,6 +72,16 @@ class Stage:
             child.wait()
 
 
+def _with_bpffs() -> list[str]:
+    """Return what gives a command a bpffs of its own where the machine has none mounted: the kernel path pins there.
+
+    (`ip netns exec` would hide the machine's own behind a fresh /sys.)
+    """
+    if any(line.split()[1:3] == ["/sys/fs/bpf", "bpf"] for line in Path("/proc/mounts").read_text().splitlines()):
+        return []
+    return ["unshare", "--mount", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf; exec "$@"', "sh"]
+
+
 def leftovers(names: tuple[str, str] | None) -> list[str]:
     """What of ours is still there after everything was closed: must be empty."""
     left = [f"namespace {n}" for n in names or () if Path(f"/run/netns/{n}").exists()]
@@ -89,8 +99,9 @@ def namespaces_possible() -> str:
     """Return "" if we can make network namespaces, else why not."""
     if os.geteuid() != 0:
         return "not root"
-    if not shutil.which("ip"):
-        return "ip (iproute2) is missing"
+    for tool in ("ip", "nsenter", "unshare"):
+        if not shutil.which(tool):
+            return f"{tool} is missing"
     return ""
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fabricbios.daemon.blockstores import BlockStores
-from fabricbios.daemon.memorypath import SLOTS, bound_sockets, counters_of, wildcard_pairs
+from fabricbios.daemon.memorypath import USER_SLOTS, counters_of
+from fabricbios.daemon.planesockets import bound_sockets, listeners
 from fabricbios.daemon.serverwatch import ServerWatch
 from fabricbios.dataplane.block import BlockPlane
-from fabricbios.dataplane.endpoints import Listener
 from fabricbios.dataplane.fbbu import Sync
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Slab
 from fabricbios.dataplane.slots import Plane, SlotCounters
-from fabricbios.hw.mtu import mtu_of
+from fabricbios.hw.netdevice import mtu_of
 from fabricbios.model import Transport
 
 QUIESCE_SECONDS = 5.0  # a batch ends with an fdatasync, and a disk may take its time over that
@@ -28,7 +28,7 @@ class BlockPath:
         self.sockets = bound_sockets(binds, port, "fbbu-port")
         self.port = self.sockets[0].getsockname()[1]
         self.label, self.reason = "user", "the user-space server"
-        self._board = LeaseBoard.create(SLOTS)
+        self._board = LeaseBoard.create(USER_SLOTS)
         self._table = self._board.table()
         slabs = [Slab(backing.fd, backing.size) for backing in stores.pool.backings]
         self._server = ServerProcess(Plane.FBBU, self.sockets, self._board, slabs, self._sync)
@@ -37,11 +37,8 @@ class BlockPath:
     def open(self, control: Sequence[tuple[str, int]]) -> BlockPlane:
         """Start the server process and return the plane. `control` are the QUIC endpoints, for ENDPOINT."""
         self._watch.start()
-        listeners = [Listener(Transport.FBBU_UDP, *s.getsockname()[:2]) for s in self.sockets]
-        listeners += [
-            Listener(Transport.FBBU_QUIC, host, port) for bind, port in control for host in wildcard_pairs([bind])
-        ]
-        return BlockPlane(self._table, self._stores.pool, listeners, self._quiesce, sync=self._sync, mtu_of=mtu_of)
+        reached = listeners(Transport.FBBU_UDP, self.sockets, Transport.FBBU_QUIC, control)
+        return BlockPlane(self._table, self._stores.pool, reached, self._quiesce, sync=self._sync, mtu_of=mtu_of)
 
     def _quiesce(self) -> None:
         self._server.quiesce(QUIESCE_SECONDS)

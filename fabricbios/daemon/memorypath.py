@@ -1,57 +1,59 @@
-"""The memory data path as the daemon composes it: slots, slabs, sockets, and who serves them.
+"""The memory data path as the daemon composes it, picked once at start and shown by `status`.
 
-Which path serves is picked here at start and shown by `status`: the kernel's where it works, else the
-user-space server process, which is started again should it die.
+The kernel serves where it can (XdpMemory), else a process of ours does (UserMemory); both on the same
+slots and with the same MemoryPlane above them.
 """
 
 from __future__ import annotations
 
-import socket
+import contextlib
+import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
+from fabricbios.daemon.config import Config
+from fabricbios.daemon.planesockets import bound_sockets, listeners
 from fabricbios.daemon.serverwatch import ServerWatch
-from fabricbios.daemon.statedir import AlreadyRunning
-from fabricbios.dataplane.endpoints import Listener
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Memory
 from fabricbios.dataplane.slots import Plane, SlotCounters, SlotTable
-from fabricbios.hw.mtu import mtu_of
-from fabricbios.model import Transport
+from fabricbios.dataplane.xdp import Choice, Station, XdpPath
+from fabricbios.dataplane.xdp_layout import CounterRecord
+from fabricbios.dataplane.xdp_pins import BPFFS
+from fabricbios.dataplane.xdp_selftest import self_test
+from fabricbios.dataplane.xdp_socket import XdpSocketServer
+from fabricbios.errors import Unsupported
+from fabricbios.hw.netdevice import driver_of, interface_of, mtu_of
+from fabricbios.model import Transport, hex128
 
-SLOTS = 1 << 16
-SOCKET_BUFFER = 4 << 20
+log = logging.getLogger("fabricbios.memory")
+USER_SLOTS = 1 << 16  # memory that comes to be as it is used
+XDP_SLOTS = 1 << 14  # memory that a BPF map takes at once
+Counters = dict[str, dict[str, dict[str, int]]]  # path label -> counters.read_counters()
 
 
-def wildcard_pairs(binds: Sequence[str]) -> list[str]:
-    """Return the addresses to bind UDP planes to: `::` stands for both families, a socket each."""
-    out: list[str] = []
-    for bind in binds:
-        out += ["0.0.0.0", "::"] if bind == "::" else [bind]
-    return list(dict.fromkeys(out))
+class MemoryPath(Protocol):
+    """`label` is xdp_native, xdp_generic or user, `reason` why, for people."""
 
+    label: str
+    reason: str
+    slots: int
+    port: int
+    capacity: int
 
-def bound_sockets(binds: Sequence[str], port: int, flag: str) -> list[socket.socket]:
-    """Bind one UDP socket an address, all on the same port; AlreadyRunning if it is taken."""
-    sockets: list[socket.socket] = []
-    for host in wildcard_pairs(binds):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
-            sock.bind((host, port))
-        except OSError as e:
-            if host == "::" and sockets:
-                continue  # a machine without IPv6
-            for other in sockets:
-                other.close()
-            raise AlreadyRunning(f"{flag} {port} on {host}: {e.strerror}") from None
-        port = sock.getsockname()[1]
-        sockets.append(sock)
-    return sockets
+    def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
+        """Serve, and return the plane. `controls` are the QUIC endpoints, for ENDPOINT."""
+
+    def counters(self) -> Counters: ...
+
+    def lease_counters(self, lease_id: int) -> SlotCounters | None:
+        """Return what one lease was asked for, None if it is not of this plane."""
+
+    def close(self, keep: bool) -> None:
+        """Stop serving; with `keep` what outlives a daemon stays for the next one."""
 
 
 def counters_of(table: SlotTable, lease_id: int) -> SlotCounters | None:
@@ -60,37 +62,165 @@ def counters_of(table: SlotTable, lease_id: int) -> SlotCounters | None:
     return None if slot is None else table.counters(slot)
 
 
-class MemoryPath:
-    """Leased memory over UDP and QUIC. Make it, then `start` it; `plane` is what core's effects reach."""
+def memory_path(config: Config, node_id: int) -> MemoryPath:
+    """Pick the path. AlreadyRunning if the port is taken, OSError without memory."""
+    instance = hex128(node_id)
+    wanted, why = _stations(config)
+    if wanted:
+        try:
+            xdp = XdpMemory(config, instance, wanted)
+        except (Unsupported, OSError) as e:
+            why = str(e)
+        else:
+            if xdp.label != "user":
+                return xdp
+            why = xdp.reason
+            xdp.close(keep=False)
+    if config.xdp in ("native", "generic"):
+        log.warning("no XDP although it is asked for: %s", why)
+    _discard(instance)
+    return UserMemory(config, why)
 
-    def __init__(self, capacity: int, binds: Sequence[str], port: int) -> None:
-        self.sockets = bound_sockets(binds, port, "fbmu-port")
-        self.port = self.sockets[0].getsockname()[1]
-        self.label, self.reason = "user", "the user-space server"
-        self._board = LeaseBoard.create(SLOTS)
-        self.memory = Memory.create(capacity)
-        self.server = ServerProcess(Plane.FBMU, self.sockets, self._board, self.memory.slabs)
-        self._table = self._board.table()
-        self._watch = ServerWatch(self.server, "FBMU")
 
-    def open(self, control: Sequence[tuple[str, int]]) -> MemoryPlane:
-        """Start the server process and return the plane. `control` are the QUIC endpoints, for ENDPOINT."""
+def _stations(config: Config) -> tuple[list[Station], str]:
+    """Return the interfaces to serve in the kernel, else why there are none."""
+    if config.xdp == "off":
+        return [], "XDP is off"
+    if not config.mem_capacity:
+        return [], "no memory is offered"
+    names = list(config.xdp_iface) or [name for bind in config.bind if (name := interface_of(bind)) not in ("", "lo")]
+    if not names:
+        return [], "XDP wants an interface: --xdp-iface"
+    try:
+        return [Station.named(name) for name in dict.fromkeys(names)], ""
+    except OSError as e:
+        return [], f"--xdp-iface {', '.join(names)}: {e.strerror}"
+
+
+def _discard(instance: str) -> None:
+    """Take down what a predecessor left in the kernel and this one will not adopt; its leases end."""
+    try:
+        left = (BPFFS / "fabricbios" / instance).exists()
+        if left:
+            XdpPath.open(instance, 1, 1).stop()
+            log.warning("took down an earlier daemon's XDP path")
+    except (OSError, Unsupported) as e:
+        log.error("an earlier daemon's XDP path is still there: %s", e)
+
+
+class UserMemory:
+    """Memory in memfds, served by a process of ours."""
+
+    label = "user"
+    slots = USER_SLOTS
+
+    def __init__(self, config: Config, reason: str) -> None:
+        self.reason = reason
+        with contextlib.ExitStack() as undo:
+            self._sockets = bound_sockets(config.bind, config.fbmu_port, "fbmu-port")
+            for sock in self._sockets:
+                undo.callback(sock.close)
+            self.port = self._sockets[0].getsockname()[1]
+            self._memory = Memory.create(config.mem_capacity)
+            self.capacity = self._memory.size
+            board = LeaseBoard.create(self.slots)
+            self._server = ServerProcess(Plane.FBMU, self._sockets, board, self._memory.slabs)
+            self._table = board.table()
+            self._watch = ServerWatch(self._server, "FBMU")
+            self._undo = undo.pop_all()
+
+    def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
         self._watch.start()
-        listeners = [Listener(Transport.FBMU_UDP, *s.getsockname()[:2]) for s in self.sockets]
-        listeners += [
-            Listener(Transport.FBMU_QUIC, host, port) for bind, port in control for host in wildcard_pairs([bind])
-        ]
-        return MemoryPlane(self._table, self.memory, listeners, self.server.quiesce, mtu_of=mtu_of)
+        reached = listeners(Transport.FBMU_UDP, self._sockets, Transport.FBMU_QUIC, controls)
+        return MemoryPlane(self._table, self._memory, reached, self._server.quiesce, mtu_of=mtu_of)
 
-    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Return path label -> counters.read_counters()'s object."""
-        return {"user": self.server.counters()}
+    def counters(self) -> Counters:
+        return {self.label: self._server.counters()}
 
     def lease_counters(self, lease_id: int) -> SlotCounters | None:
-        """Return what one lease was asked for, None if it is not of this plane."""
         return counters_of(self._table, lease_id)
 
-    def close(self) -> None:
+    def close(self, keep: bool) -> None:
         self._watch.close()
-        for sock in self.sockets:
-            sock.close()
+        self._undo.close()
+
+
+class XdpMemory:
+    """Memory in BPF maps, served by XDP; what reaches the sockets all the same is answered by the same program."""
+
+    slots = XDP_SLOTS
+
+    def __init__(self, config: Config, instance: str, stations: list[Station]) -> None:
+        with contextlib.ExitStack() as undo:
+            self._sockets = bound_sockets(config.bind, config.fbmu_port, "fbmu-port")
+            for sock in self._sockets:
+                undo.callback(sock.close)
+            self.port = self._sockets[0].getsockname()[1]
+            self._path = XdpPath.open(instance, self.slots, config.mem_capacity)
+            with contextlib.ExitStack() as broken:
+                broken.callback(self._path.stop)
+                self._start(config, stations)
+                broken.pop_all()
+            self._undo = undo.pop_all()
+
+    def _start(self, config: Config, stations: list[Station]) -> None:
+        if self._path.drained:
+            log.warning("leases of another release's data path are over (%s)", ", ".join(self._path.drained))
+        self._table = self._path.maps.table(self._path.maps.board())
+        self._memory = Memory(self._path.maps.slabs())
+        self.capacity = self._memory.size
+        wanted, why = _mode(config, stations)
+        choices = self._path.start(stations, self.port, 0, wanted, _self_test_beside)
+        self.label, self.reason = _summary(choices, why)
+        self._rest = XdpSocketServer(self._path.answer, self._sockets)
+        self._serving = False
+
+    def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
+        self._rest.start()
+        self._serving = True
+        reached = listeners(Transport.FBMU_UDP, self._sockets, Transport.FBMU_QUIC, controls)
+        return MemoryPlane(
+            self._table, self._memory, reached, self._path.quiesce, mtu_of=mtu_of, recovered=self._path.adopted
+        )
+
+    def counters(self) -> Counters:
+        return self._path.counters()
+
+    def lease_counters(self, lease_id: int) -> SlotCounters | None:
+        return counters_of(self._table, lease_id)
+
+    def close(self, keep: bool) -> None:
+        if self._serving:
+            self._rest.close()
+        if keep:
+            self._path.release()
+        else:
+            self._path.stop()
+        self._undo.close()
+
+
+def _self_test_beside(mode: CounterRecord) -> str:
+    """Run the self-test in a thread: its netlink library wants an event loop of its own. We wait for it."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(self_test, mode).result()
+
+
+def _mode(config: Config, stations: Sequence[Station]) -> tuple[str, str]:
+    """Return the mode to ask for, and why it is not the configured one.
+
+    What a veth sends by native XDP_TX vanishes unless its peer has an XDP program or GRO, which cannot be seen from
+    here: in generic mode it always arrives.
+    """
+    veths = [station.name for station in stations if driver_of(station.name) == "veth"]
+    if config.xdp == "auto" and veths:
+        return "generic", f"{', '.join(veths)}: a veth's peer may lose native answers; --xdp native if it has GRO"
+    return config.xdp, ""
+
+
+def _summary(choices: Sequence[Choice], why: str) -> tuple[str, str]:
+    """Return the best path in use, and how each interface is served."""
+    for label in ("xdp_native", "xdp_generic", "user"):
+        if any(choice.path == label for choice in choices):
+            break
+    each = [f"{c.ifname} {c.path}" + (f" ({c.reason})" if c.reason else "") for c in choices]
+    return label, "; ".join([*each, why] if why else each)

@@ -13,7 +13,7 @@ from fabricbios.daemon.blockstores import BlockStores
 from fabricbios.daemon.config import Config
 from fabricbios.daemon.datastreams import StreamPlane
 from fabricbios.daemon.effects import Key
-from fabricbios.daemon.memorypath import SLOTS, MemoryPath
+from fabricbios.daemon.memorypath import MemoryPath, memory_path
 from fabricbios.daemon.nvmeofpath import nvmeof_plane
 from fabricbios.daemon.streamplanes import FBBU, FBMU, BlockStreams, MemoryStreams
 from fabricbios.dataplane.memory import MemoryPlane
@@ -34,24 +34,26 @@ class Planes:
         self._config, self._node_id = config, node_id
         self._undo = contextlib.ExitStack()
         self._paths: dict[str, MemoryPath | BlockPath] = {}
+        self._keep = False
         self.by_key: dict[Key, DataPlane] = {}
         self.streams: dict[bytes, StreamPlane] = {}
         self.offers: list[Offer] = []
-        self.max_leases = SLOTS
+        self.max_leases = 0
 
     def open(self, controls: Sequence[tuple[str, int]]) -> None:
         """Open every plane. AlreadyRunning, ConfigError, OSError; then `close` takes back what was opened."""
         config = self._config
-        memory = MemoryPath(config.mem_capacity, config.bind, config.fbmu_port)
-        self._undo.callback(memory.close)
+        memory = memory_path(config, self._node_id)
+        self._undo.callback(lambda: memory.close(self._keep))
         self._paths["fbmu"] = memory
-        self._open_memory(memory.open(controls))
+        self.max_leases = memory.slots
+        self._open_memory(memory, memory.open(controls))
         if config.block:
             self._open_block(controls)
 
-    def _open_memory(self, plane: MemoryPlane) -> None:
+    def _open_memory(self, path: MemoryPath, plane: MemoryPlane) -> None:
         self.streams[FBMU] = MemoryStreams(plane)
-        capacity = self._config.mem_capacity // PAGE * PAGE
+        capacity = min(self._config.mem_capacity, path.capacity) // PAGE * PAGE
         resource_id = resource_id_of(self._node_id, ResourceType.MEM, MEMORY_NAME)
         resource = Resource(resource_id, ResourceType.MEM, capacity, MEMORY_NAME, DATA_BINDINGS)
         self._serve(ResourceType.MEM, dict.fromkeys(DATA_BINDINGS, plane), [resource] if capacity else [], PAGE)
@@ -121,4 +123,5 @@ class Planes:
 
     def close(self, keep: bool) -> None:
         """End it all, backwards; with `keep` what outlives a daemon stays for the next one."""
+        self._keep = keep
         self._undo.close()

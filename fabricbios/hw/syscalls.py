@@ -19,8 +19,9 @@ PROT_NONE, PROT_READ, PROT_WRITE = 0, 1, 2
 MSG_DONTWAIT = 0x40
 SOL_UDP, UDP_SEGMENT = 17, 103
 IP_PKTINFO = 8  # the socket module of 3.11 has only IPV6_PKTINFO
+_MACHINE = os.uname().machine
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
-MEMBARRIER_CMD_GLOBAL = 1
+MEMBARRIER_CMD_GLOBAL, MEMBARRIER_CMD_GLOBAL_EXPEDITED = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -103,4 +104,14 @@ def membarrier() -> None:
 
     MEMBARRIER_CMD_GLOBAL is synchronize_rcu() in the kernel (kernel/sched/membarrier.c): some milliseconds.
     """
-    _checked(_syscall(_MEMBARRIER[os.uname().machine], MEMBARRIER_CMD_GLOBAL, 0, 0), "membarrier")
+    _checked(_syscall(_MEMBARRIER[_MACHINE], MEMBARRIER_CMD_GLOBAL, 0, 0), "membarrier")
+
+
+def fence() -> None:
+    """Let what this thread stored be seen before what it loads from now on.
+
+    MEMBARRIER_CMD_GLOBAL_EXPEDITED promises that to its caller, takes under a microsecond and keeps the processor
+    (kernel/sched/membarrier.c); where seccomp or the architecture lacks it, so does going through the scheduler.
+    """
+    if _syscall(_MEMBARRIER.get(_MACHINE, -1), MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0):
+        os.sched_yield()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vmtest.boot import Ended
-from vmtest.replay import Results, asked_for
+from vmtest.replay import Results, asked_for, restored
 
 
 def report(nodeid: str, when: str = "teardown") -> str:
@@ -42,6 +42,13 @@ def test_a_module_that_cannot_be_imported_is_named() -> None:
 
 def test_a_line_that_the_death_of_the_guest_cut_is_dropped() -> None:
     assert results(report("a"), report("b")[:20], status=None).finished("a")
+
+
+def test_a_skip_inside_is_a_skip_outside() -> None:
+    skipped = json.loads(json.dumps({"outcome": "skipped", "longrepr": ("file", 7, "Skipped: why")}))
+    assert restored(skipped)["longrepr"] == ("file", 7, "Skipped: why")
+    failed = {"outcome": "failed", "longrepr": "text"}
+    assert restored(failed) == failed
 
 
 @pytest.mark.parametrize(

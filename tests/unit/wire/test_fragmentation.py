@@ -105,6 +105,70 @@ def test_inflating() -> None:
             inflate(bad)
 
 
+def test_an_error_of_inflating_says_where() -> None:
+    whole = zlib.compress(PAYLOAD)
+    for data, offset in ((whole + b"abc", len(whole)), (whole[:-1], len(whole) - 1), (b"no zlib", 0)):
+        with pytest.raises(WireError) as caught:
+            inflate(data)
+        assert caught.value.offset == offset
+
+
+def test_final_stands_at_the_end_and_nowhere_else() -> None:
+    """`Frame` refuses most of these when it is read; whoever builds frames is held to the same rules."""
+    first, last = pieces((0, 100), (100, 300))
+    for bad in (
+        first.replace(flags=FrameFlag.FRAG_V2 | FrameFlag.FINAL),
+        last.replace(flags=FrameFlag.FRAG_V2 | FrameFlag.CONTINUED),
+        last.replace(payload=last.payload + b"x"),
+        last.replace(payload=last.payload + b"x", flags=FrameFlag.FRAG_V2 | FrameFlag.CONTINUED),
+    ):
+        with pytest.raises(WireError, match="past the end, or FINAL"):
+            together([bad])
+
+
+def test_neighbours_touch_without_overlapping() -> None:
+    assembly = Assembly(pieces((0, 100))[0])
+    for span, size in (((100, 200), 100), ((0, 100), 200)):
+        assert not assembly.add(*pieces(span))
+        assert assembly.size == size
+    assert [f.frag_offset for f in assembly.frames] == [0, 100]
+    assert assembly.add(*pieces((200, 300)))
+
+
+def test_the_bounds_of_a_message_are_inside() -> None:
+    mib = 1 << 20
+    half = frame(MsgType.RESPONSE, bytes(mib // 2), flags=FrameFlag.CONTINUED)
+    assembly = Assembly(half)
+    assert not assembly.add(half)
+    assert not assembly.add(half)
+    with pytest.raises(WireError, match="more than"):
+        assembly.add(half.replace(payload=b"x"))
+    one = frame(MsgType.RESPONSE, b"a", flags=FrameFlag.CONTINUED)
+    assert len(together([one] * 1023 + [one.replace(flags=FrameFlag.FINAL)]) or b"") == 1024
+    whole = pieces((0, 100), total=mib)
+    assert not Assembly(whole[0]).add(whole[0])
+
+
+def test_legacy_pieces_have_no_offsets_and_may_end_empty() -> None:
+    legacy = cut(frame(MsgType.RESPONSE, PAYLOAD), frag_v2=False)
+    assert all(f.frag_offset is None and f.frag_total_len is None for f in legacy)
+    assert [bool(f.flags & FrameFlag.FINAL) for f in legacy] == [False] * (len(legacy) - 1) + [True]
+    first = frame(MsgType.RESPONSE, b"ab", flags=FrameFlag.CONTINUED)
+    assert together([first, first.replace(payload=b"", flags=FrameFlag.FINAL)]) == b"ab"
+
+
+@pytest.mark.parametrize(("frag_v2", "signed"), [(True, False), (False, False), (True, True), (False, True)])
+def test_a_cut_ends_with_its_payload(frag_v2: bool, signed: bool) -> None:
+    """No empty frame behind a payload that fills its frames to the last byte."""
+    room = 1400 - 44 - 64 * signed - 8 * frag_v2
+    private = key(1) if signed else None
+    for size, count in ((2 * room, 2), (2 * room + 1, 3)):
+        frames = cut(frame(MsgType.RESPONSE, bytes(size)), frag_v2=frag_v2, private_key=private)
+        assert len(frames) == count
+        assert sum(len(f.payload) for f in frames) == size
+    assert len(cut(frame(MsgType.RESPONSE, bytes(1400 - 44 - 64 * signed)), frag_v2=frag_v2, private_key=private)) == 1
+
+
 def test_peeking_inflates_no_more_than_asked() -> None:
     assert peek(zlib.compress(bytes(1 << 20)), 132, True) == bytes(132)
     assert peek(b"junk", 132, True) == b""

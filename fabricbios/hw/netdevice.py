@@ -1,4 +1,4 @@
-"""Which MTU an address of this machine has, asked of the kernel by ioctl (netdevice(7)).
+"""Interfaces of this network namespace, asked of the kernel by ioctl (netdevice(7)): addresses, MTU, driver.
 
 Not by /sys/class/net: that shows the network namespace it was mounted in, which need not be ours.
 """
@@ -12,7 +12,8 @@ import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-SIOCGIFADDR, SIOCGIFMTU, SIOCGIFCONF = 0x8915, 0x8921, 0x8912
+SIOCGIFMTU, SIOCGIFCONF, SIOCETHTOOL = 0x8921, 0x8912, 0x8946
+ETHTOOL_GDRVINFO = 3
 DEFAULT_MTU = 1500
 _IFREQ = 40  # sizeof(struct ifreq) on 64-bit kernels
 _MAX_ADDRESSES = 1024
@@ -20,9 +21,27 @@ _MAX_ADDRESSES = 1024
 
 def mtu_of(address: str) -> int:
     """Return the MTU in bytes of the interface that has this address, DEFAULT_MTU if none has."""
-    wanted = ip_address(address.partition("%")[0])
-    name = _v4_interface(wanted) if isinstance(wanted, IPv4Address) else _v6_interface(wanted)
+    name = interface_of(address)
     return _mtu(name) if name else DEFAULT_MTU
+
+
+def interface_of(address: str) -> str:
+    """Return the name of the interface that has this address, "" if none has; ValueError if it is no address."""
+    wanted = ip_address(address.partition("%")[0])
+    return _v4_interface(wanted) if isinstance(wanted, IPv4Address) else _v6_interface(wanted)
+
+
+def driver_of(name: str) -> str:
+    """Return the driver of an interface (ethtool -i), "" where it does not say."""
+    info = bytearray(struct.pack("=I", ETHTOOL_GDRVINFO) + bytes(196))  # struct ethtool_drvinfo
+    pinned = (ctypes.c_char * len(info)).from_buffer(info)
+    request = struct.pack("@16sP16x", name.encode()[:15], ctypes.addressof(pinned))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+        try:
+            fcntl.ioctl(s, SIOCETHTOOL, request)
+        except OSError:
+            return ""
+    return bytes(info[4:36]).split(b"\0")[0].decode(errors="replace")
 
 
 def _v4_interface(address: IPv4Address) -> str:
