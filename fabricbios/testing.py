@@ -44,11 +44,11 @@ class SimClock:
 
     def __init__(self, boot_ns: int = 1_000 * NS, unix_ms: int = 1_800_000_000_000) -> None:
         self._boot_ns = boot_ns
-        self._unix_ms = unix_ms
+        self._unix_ahead_ms = unix_ms - boot_ns // 1_000_000  # so that many small steps lose nothing to rounding
 
     @property
     def now(self) -> Instant:
-        return Instant(self._boot_ns, self._unix_ms)
+        return Instant(self._boot_ns, self._unix_ahead_ms + self._boot_ns // 1_000_000)
 
     def advance(self, seconds: float) -> Instant:
         """Let time pass."""
@@ -56,13 +56,11 @@ class SimClock:
         return self.now
 
     def advance_to(self, boot_ns: int) -> None:
-        passed = max(0, boot_ns - self._boot_ns)
-        self._boot_ns += passed
-        self._unix_ms += passed // 1_000_000
+        self._boot_ns = max(self._boot_ns, boot_ns)
 
     def jump_unix(self, seconds: float) -> None:
         """Somebody sets the wall clock."""
-        self._unix_ms += int(seconds * 1000)
+        self._unix_ahead_ms += int(seconds * 1000)
 
 
 class FakeJournal:
