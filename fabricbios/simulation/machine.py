@@ -239,8 +239,6 @@ class Machine:
         self._flying.remove(effect)
         error = self._outcome(effect)
         if error is not None:
-            event = "effect.no_room" if error.errno == errno.ENOSPC else "effect.failed"
-            self.schedule.note(event, self.name, type(effect).__name__)
             self.node.effect_failed(effect, error, self.now)
         self.pump()
 
