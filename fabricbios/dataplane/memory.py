@@ -139,6 +139,17 @@ class MemoryPlane:
             raise OSError(errno.ENOENT, "the memory of this lease did not outlive its daemon")
         self.renew(lease)
 
+    def orphans(self, known: set[int]) -> set[int]:
+        """Return the leases that have a slot and that the lease journal does not know: release() is for them."""
+        return {lease_id for lease_id, _ in self._table} - known
+
+    def release(self, lease_id: int) -> None:
+        """End, wipe and forget what an orphan held. OSError as undo()."""
+        self._end(lease_id)
+        self._wipe(lease_id)
+        with self._lock:
+            self._table.clear(lease_id, self._clock())
+
     def read(self, lease_id: int, offset: int, length: int) -> tuple[DpStatus, bytes]:
         """READ without a datagram: the QUIC data plane's (D11), under the same slot."""
         with self._direct:

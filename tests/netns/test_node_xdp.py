@@ -1,0 +1,219 @@
+"""The daemon on the kernel path, between two namespaces: served, killed, handed over, taken down."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from netns_rig import VethPair
+from node_rig import NodeProcess
+from xdp_rig import require_bpf
+
+from fabricbios.client import connect
+from fabricbios.errors import LeaseExpired, NotFound, Refused
+from fabricbios.transport import Identity
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+OWNER = Identity.generate()
+MIB = 1 << 20
+
+
+class XdpNode(NodeProcess):
+    """A node in the namespace `there` of a pair, in a mount namespace that outlives it and holds its pins."""
+
+    def __init__(self, directory: Path, pair: VethPair, *flags: str, mode: str = "auto") -> None:
+        super().__init__(directory, "--xdp-iface", pair.iface, *flags, xdp=mode)
+        self.flags[self.flags.index("127.0.0.1")] = f"{pair.V4}1"
+        self.flags[self.flags.index("127.0.0.1:0")] = f"{pair.V4}1:0"
+        self._pair = pair
+        self._mounts = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf; echo up; read x"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._mounts.stdout.readline() == "up\n"
+        self.inside = pair.inside(pair.here)
+
+    def start(self) -> dict:
+        self.log = (self.directory / "node.log").open("a")
+        entered = ["nsenter", f"--mount=/proc/{self._mounts.pid}/ns/mnt", f"--net=/run/netns/{self._pair.there}"]
+        self.process = subprocess.Popen(
+            [*entered, sys.executable, "-m", "fabricbios.daemon", "node", *self.flags],
+            stdout=subprocess.PIPE, stderr=self.log, text=True,
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        assert line.startswith("ready "), self.said()
+        self.ready = json.loads(line[6:])
+        return self.ready
+
+    def pins(self) -> list[str]:
+        """Return what is pinned, as the node's mount namespace has it."""
+        done = subprocess.run(
+            ["nsenter", f"--mount=/proc/{self._mounts.pid}/ns/mnt", "find", "/sys/fs/bpf/fabricbios", "-type", "f"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    def run(self, work, who=OWNER):
+        async def session():
+            async with connect(f"{self._pair.V4}1", self.port, identity=who) as node:
+                return await work(node)
+
+        return self.inside.do(session(), 60)
+
+    def scrape(self, start: str) -> dict[str, float]:
+        address = self.ready["metrics"]
+        url = f"http://{address['addr']}:{address['port']}/metrics"
+        code = f"import urllib.request; print(urllib.request.urlopen({url!r}).read().decode())"
+        done = subprocess.run(
+            ["nsenter", f"--net=/run/netns/{self._pair.here}", sys.executable, "-c", code],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        lines = [line for line in done.stdout.splitlines() if line.startswith(start)]
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+    def close(self) -> None:
+        super().close()
+        self._mounts.stdin.close()
+        self._mounts.wait()
+
+
+@pytest.fixture
+def pair():
+    require_bpf()
+    veth = VethPair("4")
+    veth.make()
+    yield veth
+    veth.unmake()
+
+
+@pytest.fixture
+def node(tmp_path, pair):
+    process = XdpNode(tmp_path, pair)
+    process.start()
+    yield process
+    process.close()
+
+
+async def kept(client, ttl=60, size=MIB):
+    """Lease, and keep the lease and its data path when the control connection is closed."""
+    lease = client.lease_memory(size, ttl)
+    await lease.open()
+    lease._renewer.cancel()
+    client.leases.pop(lease.lease_id)
+    return lease
+
+
+def test_the_kernel_serves_and_counts(node):
+    assert node.ready["paths"]["fbmu"] == "xdp_generic"  # auto, on a veth
+
+    async def work(client):
+        async with client.lease_memory(MIB, ttl=30) as lease:
+            data = os.urandom(100_000)
+            await lease.write(1234, data)
+            assert await lease.read(1234, len(data)) == data
+        async with client.lease_memory(MIB, ttl=30) as lease:
+            assert await lease.read(0, MIB // 4) == bytes(MIB // 4)  # nothing of the earlier holder
+        return (await client.build_info())["path.fbmu"]
+
+    assert "xdp_generic" in node.run(work)
+    served = node.scrape("fabricbios_dp_requests_total")
+    assert served['fabricbios_dp_requests_total{op="read",path="xdp_generic",plane="fbmu"}'] > 70
+    assert served.get('fabricbios_dp_requests_total{op="read",path="user",plane="fbmu"}', 0) == 0
+
+
+def test_reads_go_on_while_the_daemon_is_dead_and_the_next_one_adopts(node):
+    async def before(client):
+        lease = await kept(client)
+        await lease.write(7, b"through the crash")
+        return lease
+
+    async def dead(lease):
+        assert await lease.read(7, 17) == b"through the crash"
+        await lease.write(100, b"written while dead")
+
+    lease = node.run(before)
+    node.end(signal.SIGKILL)
+    node.inside.do(dead(lease))
+    node.start()
+    assert "took back" not in node.said()
+
+    async def after(client):
+        again = client.attach_memory(lease.lease_id, 60)
+        await again.open()
+        assert await again.read(7, 17) == b"through the crash"
+        assert await again.read(100, 18) == b"written while dead"
+        await again.close()
+        assert await client.list_active() == ()
+
+    node.run(after)
+    assert node.end() == 0
+    assert node.pins() == []
+
+
+def test_a_lease_expires_on_time_while_the_daemon_is_dead(node):
+    async def before(client):
+        lease = await kept(client, ttl=3)
+        await lease.write(0, b"x")
+        return lease
+
+    async def late(lease):
+        with pytest.raises(LeaseExpired):
+            await lease._io.read(0, memoryview(bytearray(1)), 5)
+
+    lease = node.run(before)
+    node.end(signal.SIGKILL)
+    time.sleep(3.2)
+    node.inside.do(late(lease))
+    node.start()
+
+    async def gone(client):
+        for _ in range(100):
+            if not await client.list_active():
+                break
+            await asyncio.sleep(0.05)
+        with pytest.raises((NotFound, Refused)):
+            await client.attach(lease.lease_id)
+
+    node.run(gone)
+
+
+def test_a_handover_leaves_the_path_to_the_successor(node):
+    async def before(client):
+        lease = await kept(client)
+        await lease.write(0, b"handed over")
+        return lease
+
+    lease = node.run(before)
+    assert node.end(signal.SIGUSR2) == 0
+    assert node.pins()
+
+    async def meanwhile():
+        assert await lease.read(0, 11) == b"handed over"
+
+    node.inside.do(meanwhile())
+    node.start()
+    assert node.run(lambda client: client.query(lease.lease_id)).lease_status == 0
+
+
+def test_switching_xdp_off_takes_down_what_was_left(node, tmp_path, pair):
+    node.run(lambda client: kept(client))
+    node.end(signal.SIGKILL)
+    assert node.pins()
+    node.flags[node.flags.index("auto")] = "off"
+    node.start()
+    assert node.ready["paths"]["fbmu"] == "user"
+    assert node.pins() == []
+    assert "took down" in node.said()
+
+
+def test_sigterm_leaves_no_pin_and_no_program(node, pair):
+    node.run(lambda client: kept(client))
+    assert node.end() == 0
+    assert node.pins() == []
+    shown = subprocess.run(["ip", "-n", pair.there, "-d", "link", "show", pair.iface], capture_output=True, text=True)
+    assert "xdp" not in shown.stdout
