@@ -147,7 +147,12 @@ class NodeLoop:
                 self._answered(to)
 
     def _tell(self) -> None:
-        for event in self.node.events():
+        """A teardown that is over as soon as it began is told once."""
+        events = self.node.events()
+        freed = {event.lease_id for event in events if event.name == "lease.freed"}
+        for event in events:
+            if event.name == "lease.ending" and event.lease_id in freed:
+                continue
             level = logging.WARNING if event.name in _PROBLEMS else logging.INFO
             log.log(level, "%s lease=%032x peer=%032x %s", event.name, event.lease_id, event.peer, event.detail)
 

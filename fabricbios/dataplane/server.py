@@ -17,6 +17,7 @@ from fabricbios.dataplane.serve import READY, ServeSpec
 from fabricbios.dataplane.shared import LeaseBoard, counter_page
 from fabricbios.dataplane.slab import Slab
 from fabricbios.dataplane.slots import Plane
+from fabricbios.hw.syscalls import fence
 
 START_SECONDS, STOP_SECONDS, QUIESCE_SECONDS = 10.0, 2.0, 0.25
 
@@ -88,11 +89,11 @@ class ServerProcess:
         """Return when no question that was checked before this call is still being answered.
 
         Call it after the store that ends a lease and before its bytes are touched. The server says so with a
-        counter that is odd while it works on a batch; on both sides a system call lies between the store and
-        the load, so neither overtakes the other. OSError(ETIMEDOUT) if the server was stopped in the middle.
+        counter that is odd while it works on a batch; on both sides a barrier or a system call lies between the
+        store and the load, so neither overtakes the other. OSError(ETIMEDOUT) if the server was stopped in the middle.
         """
         deadline = time.monotonic() + seconds
-        os.sched_yield()  # the system call: sleep(0) would take 60 us of timer slack
+        fence()
         seen = self._batch()
         while seen & 1 and self._batch() == seen and self.pid is not None:
             if time.monotonic() > deadline:

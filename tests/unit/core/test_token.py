@@ -6,7 +6,7 @@ import random
 import pytest
 
 from fabricbios.core.fence import SchedulerFence
-from fabricbios.core.token import MAX_REVOKED, Scope, Tokens
+from fabricbios.core.token import MAX_GENUINE, MAX_REVOKED, SHORT, Scope, Tokens
 from fabricbios.errors import Refused
 from fabricbios.model import NS, Binding, DpAuth, Instant, Perm, ResourceType, Status
 from fabricbios.ports import LeaseSpec
@@ -172,3 +172,25 @@ def test_revocations_end_and_are_bounded_but_never_dropped() -> None:
         book.revoke(1, UNIX + 10, NOW)
     book.revoke(1, UNIX + 99, Instant(0, (UNIX + 20) * 1000))
     assert len(book.revoked) == 1
+
+
+def test_a_token_known_by_its_bytes_is_judged_anew_each_time() -> None:
+    of, raw, later = tokens(), token(audience=5), Instant(200 * NS, NOW.unix_ms + 61_000)
+    assert status(raw, of=of) is Status.OK
+    assert status(raw[:-1] + bytes((raw[-1] ^ 1,)), of=of) is Status.INVALID_TOKEN
+    assert status(raw, peer=peer_of(6), of=of) is Status.INVALID_TOKEN
+    assert status(raw, now=later, of=of) is Status.INVALID_TOKEN
+    assert status(raw, of=of) is Status.OK
+    of.revoke(7, UNIX + 60, NOW)
+    assert status(raw, of=of) is Status.INVALID_TOKEN
+
+
+def test_no_more_tokens_are_known_than_there_is_room_for() -> None:
+    of = tokens()
+    for issued_at in range(MAX_GENUINE + 1):
+        assert status(token(issued_at=issued_at), of=of) is Status.OK
+    long = token(*(TimeBound(0, UNIX + n) for n in range(1, 40)))
+    assert len(long) > SHORT
+    assert status(long, of=of) is Status.OK
+    assert len(of._genuine) == MAX_GENUINE
+    assert long not in of._genuine

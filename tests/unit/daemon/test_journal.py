@@ -68,3 +68,38 @@ def test_compaction_keeps_just_what_lives(path):
     journal.append({"n": 3}, durable=False)
     journal.close()
     assert reopened(path) == [{"n": 2}, {"n": 3}]
+
+
+def test_several_entries_are_written_all_or_none(path, monkeypatch):
+    journal = Journal(path)
+    journal.open()
+    journal.append_all([{"n": 3}, {"n": 4}])
+    before = path.read_bytes()
+    import os
+
+    real = os.write
+    monkeypatch.setattr("fabricbios.daemon.journal.os.write", lambda fd, data: real(fd, data[: len(data) - 3]))
+    with pytest.raises(OSError, match="out of space"):
+        journal.append_all([{"n": 5}, {"n": 6}])
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    journal.close()
+    assert reopened(path)[3:] == [{"n": 3}, {"n": 4}]
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_line_the_disk_did_not_take_goes_unless_others_follow_it(path, monkeypatch, another):
+    journal = Journal(path)
+    journal.open()
+
+    def fails(fd):
+        if another:
+            journal.append({"n": 4}, durable=False)
+        raise OSError(5, "the disk is gone")
+
+    monkeypatch.setattr("fabricbios.daemon.journal.os.fdatasync", fails)
+    with pytest.raises(OSError, match="gone"):
+        journal.append({"n": 3}, durable=True)
+    monkeypatch.undo()
+    journal.close()
+    assert reopened(path)[3:] == ([{"n": 3}, {"n": 4}] if another else [])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fabricbios.dataplane.endpoints import Listener, address_of, places, sixteen
-from fabricbios.model import Transport
+from fabricbios.dataplane.endpoints import Listener, Places, address_of, places, sixteen
+from fabricbios.model import NS, Transport
 
 UDP, QUIC = Transport.FBMU_UDP, Transport.FBMU_QUIC
 
@@ -52,3 +52,37 @@ def test_ipv4_is_mapped_on_the_wire() -> None:
 def test_a_name_is_no_address(host: str) -> None:
     with pytest.raises(ValueError, match="address"):
         address_of(host)
+
+
+class Machine:
+    """Counts who asks for an MTU, and owns the clock."""
+
+    def __init__(self) -> None:
+        self.now, self.mtu, self.asked = 0, 1500, 0
+        listeners = [Listener(UDP, "0.0.0.0", 5702), Listener(QUIC, "0.0.0.0", 5701)]
+        self.places = Places(listeners, self.tell, lambda: self.now)
+
+    def tell(self, address: str) -> int:
+        self.asked += 1
+        return self.mtu
+
+
+def test_an_answer_is_repeated_for_a_while() -> None:
+    machine = Machine()
+    first = machine.places.of(UDP, "192.0.2.1")
+    assert [(p.endpoint.transport, p.message) for p in first] == [(UDP, 1472)]
+    machine.mtu, machine.now = 1300, 2 * NS - 1
+    assert machine.places.of(UDP, "192.0.2.1") == first
+    machine.now = 2 * NS
+    assert [p.message for p in machine.places.of(UDP, "192.0.2.1")] == [1272]
+    assert machine.asked == 2
+
+
+def test_every_transport_and_address_has_its_own_answer() -> None:
+    machine = Machine()
+    assert [p.endpoint.port for p in machine.places.of(QUIC, "192.0.2.1")] == [5701]
+    assert [p.endpoint.port for p in machine.places.of(UDP, "192.0.2.1")] == [5702]
+    for last in range(200):  # and there is an end to what is kept
+        assert machine.places.of(UDP, f"198.51.100.{last}")[0].endpoint.addr[-1] == last
+    assert len(machine.places._kept) <= 64
+    assert machine.places.of(None, "192.0.2.1") == []

@@ -48,3 +48,14 @@ def test_failures_carry_their_errno_and_their_name() -> None:
 
 def test_membarrier_returns() -> None:
     syscalls.membarrier()
+
+
+def test_a_fence_where_there_is_no_membarrier_goes_through_the_scheduler(monkeypatch) -> None:
+    yields: list[int] = []
+    monkeypatch.setattr(syscalls.os, "sched_yield", lambda: yields.append(1))
+    monkeypatch.setattr(syscalls, "_syscall", lambda *_: 0)
+    syscalls.fence()
+    assert not yields
+    monkeypatch.setattr(syscalls, "_syscall", lambda *_: -1)
+    syscalls.fence()
+    assert yields

@@ -1,0 +1,145 @@
+"""The node's loop: what is written before what is done, and what waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+from fabricbios.core.effects import Do, Effect, Record
+from fabricbios.daemon.effects import Effects
+from fabricbios.daemon.loop import NodeLoop
+from fabricbios.model import Binding, DpAuth, Instant, ResourceType
+from fabricbios.ports import LeaseSpec
+
+Seen = list[Any]
+LEASE = LeaseSpec(33, 8, ResourceType.MEM, Binding.UDP, 4096, 5, 1, DpAuth.HMAC_HEADER, b"", 3, 0)
+
+
+class StubNode:
+    """A core that wants the effects of `queue` done; a tuple in it is one lease's, one after the other."""
+
+    def __init__(self, *queue: tuple[Effect, ...]) -> None:
+        self.queue = deque(map(deque, queue))
+        self.out: dict[Effect, deque[Effect]] = {}
+        self.failed: Seen = []
+
+    def next_effect(self) -> Effect | None:
+        if not self.queue:
+            return None
+        theirs = self.queue.popleft()
+        effect = theirs.popleft()
+        self.out[effect] = theirs
+        return effect
+
+    def effect_succeeded(self, effect: Effect, result: Seen, now: Instant) -> None:
+        if rest := self.out.pop(effect):
+            self.queue.append(rest)
+
+    def effect_failed(self, effect: Effect, error: OSError, now: Instant) -> None:
+        self.failed.append(effect)
+        del self.out[effect]
+
+    def datagrams_to_send(self, now: Instant) -> Seen:
+        return []
+
+    events = journal = lambda self: []
+    next_deadline = handle_timer = lambda self, *_: None
+
+
+class StubTrust:
+    next_effect = staticmethod(lambda: None)
+
+
+class StubPins:
+    write_due = staticmethod(lambda trust: None)
+
+
+class StubJournal:
+    """Notes in `seen` what is written; with `full` nothing can be."""
+
+    wants_compaction = True
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen, self.full = seen, False
+
+    def append_all(self, entries: Seen) -> None:
+        if self.full:
+            raise OSError(28, "no space left")
+        self.seen.append([entry["n"] for entry in entries])
+
+    def compact(self, entries: Seen) -> None:
+        self.seen.append("compacted")
+
+
+class StubPlane:
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    def do(self, step: str, lease: LeaseSpec) -> tuple[()]:
+        self.seen.append(step)
+        return ()
+
+
+class Held(Effects):
+    """Slow effects wait in `held` until they are let go."""
+
+    held: list[Callable[[], None]]
+
+    def submit(self, effect: Effect, done: Callable[[Effect, Any], None]) -> None:
+        self.held.append(lambda: done(effect, ()))
+
+
+def record(n: int, durable: bool = False) -> Record:
+    return Record(LEASE, {"n": n}, durable)
+
+
+async def made(node: StubNode, seen: Seen) -> tuple[NodeLoop, StubJournal, Held]:
+    journal = StubJournal(seen)
+    planes = {(ResourceType.MEM, Binding.UDP): StubPlane(seen)}
+    effects = Held(cast(Any, journal), cast(Any, planes))
+    effects.held = []
+    parts: Any = (node, StubTrust(), StubPins(), effects, journal, None)
+    return NodeLoop(*parts), journal, effects
+
+
+def test_entries_of_several_leases_are_one_write_before_any_of_them_is_bound() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        node = StubNode(*((record(n), Do(LEASE, f"step{n}"), record(10 + n)) for n in range(3)))
+        loop, _, _ = await made(node, seen)
+        loop.pump()
+        assert seen == [[0, 1, 2], "step0", "step1", "step2", [10, 11, 12]]
+        assert not node.out
+        assert not loop.faults
+
+    asyncio.run(body())
+
+
+def test_what_could_not_be_written_is_told_to_each() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        node = StubNode(*((record(n), Do(LEASE, "never")) for n in range(2)))
+        loop, journal, _ = await made(node, seen)
+        journal.full = True
+        loop.pump()
+        assert [effect.entry["n"] for effect in node.failed] == [0, 1]
+        assert seen == []
+
+    asyncio.run(body())
+
+
+def test_the_journal_is_not_compacted_while_an_entry_is_on_its_way_to_the_disk() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        loop, _, effects = await made(StubNode((record(1, durable=True),)), seen)
+        loop.pump()
+        loop._tick()
+        assert seen == []
+        effects.held.pop()()
+        await asyncio.sleep(0)
+        loop._tick()
+        assert seen == ["compacted"]
+
+    asyncio.run(body())
