@@ -240,7 +240,7 @@ async def main_job(client) -> None:
     """The demo's traffic: lease, write, read, free."""
     await client.ping()
     async with client.lease_memory(1 << 20, ttl=30) as lease:
-        data = os.urandom(50_000)
+        data = os.urandom(20_000)
         await lease.write(99, data)
         assert await lease.read(99, len(data)) == data
         await client.inventory()
@@ -264,7 +264,7 @@ def test_a_real_node_and_client(tmp_path):
     ops = [v for p in shown for v in p.values("fabricbios.response.op")]
     assert {int(op, 0) for op in ops} >= {0x0001, 0x0002, 0x0100, 0x0200, 0x0201}
     tags = [v for p in shown for v in p.values("fabricbios.auth.status")]
-    assert len(tags) > 100
+    assert len(tags) > 50
     assert set(tags) == {GOOD}, "the key is learned from LEASE_ALLOC's result"
     (key,) = {v.replace(":", "") for p in shown for v in p.values("fabricbios.dp_key.dp_key")}
     again = packets(capture, "-Y", "fabricbios", "-o", f"fabricbios.dp_key:{key}", "-o", "fabricbios.dp_auth:blake2s")
