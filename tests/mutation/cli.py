@@ -53,16 +53,17 @@ def _check_suite(chosen: Sequence[str]) -> None:
 
 def _run(ledger: Ledger, chosen: Sequence[str], options: argparse.Namespace) -> None:
     made = {module: trial.mutants_of(module) for module in chosen}
-    todo = [(module, i) for module, (_, all_of_it) in made.items() for i in range(len(all_of_it))]
+    todo = [(module, name) for module, (_, named) in made.items() for name in named]
     if options.again:
         todo = [key for key in todo if (e := ledger.entries.get(key)) and e.verdict is Verdict.SURVIVED]
     random.Random(options.seed).shuffle(todo)  # so that a part of a run is a fair sample of it
     todo = todo[: options.sample]
     if options.resume:
         todo = [key for key in todo if key not in ledger.entries]
-    for module, i in todo:
-        tree, mutants = made[module]
-        entry = Entry(module, mutants[i].line, mutants[i].what, trial.verdict(module, tree, mutants[i]))
-        ledger.add(i, entry)
+    for module, name in todo:
+        tree, named = made[module]
+        mutant = named[name]
+        entry = Entry(module, mutant.line, mutant.what, trial.verdict(module, tree, mutant))
+        ledger.add(name, entry)
         if entry.verdict is Verdict.SURVIVED:
             print(f"{entry.module.rpartition('.')[2]}.py:{entry.line} {entry.what}", file=sys.stderr, flush=True)

@@ -30,22 +30,22 @@ class Ledger:
 
     def __init__(self, path: Path = ROOT / ".cache" / "mutation.jsonl") -> None:
         self._path = path
-        self.entries: dict[tuple[str, int], Entry] = {}
+        self.entries: dict[tuple[str, str], Entry] = {}
         if path.exists():
             for line in path.read_text().splitlines():
-                place, *fields = json.loads(line)
-                self.entries[fields[0], place] = Entry(*fields[:3], Verdict(fields[3]))
+                name, *fields = json.loads(line)
+                self.entries[fields[0], name] = Entry(*fields[:3], Verdict(fields[3]))
 
     def forget(self) -> None:
         self.entries.clear()
         self._path.unlink(missing_ok=True)
 
-    def add(self, place: int, entry: Entry) -> None:
-        """`place` is the mutant's number in its module."""
-        self.entries[entry.module, place] = entry
+    def add(self, name: str, entry: Entry) -> None:
+        """`name` is the mutant's in its module."""
+        self.entries[entry.module, name] = entry
         self._path.parent.mkdir(exist_ok=True)
         with self._path.open("a") as file:
-            file.write(json.dumps([place, *entry]) + "\n")
+            file.write(json.dumps([name, *entry]) + "\n")
 
 
 def table(entries: Iterable[Entry]) -> str:

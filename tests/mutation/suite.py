@@ -14,12 +14,14 @@ _OF_DOCUMENTS = frozenset({"test_generated.py"})  # these hold pages to the tabl
 _OF_WIRE = {p.name for p in (ROOT / "tests/unit/wire").glob("test_*.py")} - _OF_DOCUMENTS
 _WIRE_TESTS = (*sorted(f"tests/unit/wire/{name}" for name in _OF_WIRE), "tests/unit/cli/test_wire.py")
 
+_TOKEN_TESTS = ("tests/unit/core/test_token.py", "tests/unit/core/test_token_edges.py")
+
 
 def tests_of(module: str) -> tuple[str, ...]:
     """Return the test files, the likeliest to notice first. The golden vectors go before all of them."""
     if module == "fabricbios.core.token":
-        return ("tests/unit/core/test_token.py", "tests/unit/core/ops/test_capability.py")
+        return (*_TOKEN_TESTS, "tests/unit/core/ops/test_capability.py")
     if module == "fabricbios.wire.token":
-        return ("tests/unit/core/test_token.py", *_WIRE_TESTS)
+        return (*_TOKEN_TESTS, *_WIRE_TESTS)
     own = f"tests/unit/wire/test_{module.rpartition('.')[2]}.py"
     return tuple(sorted(_WIRE_TESTS[:-1], key=lambda path: path != own)) + _WIRE_TESTS[-1:]

@@ -12,6 +12,7 @@ import importlib.machinery
 import os
 import resource
 import sys
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from types import CodeType
@@ -37,11 +38,16 @@ class Verdict(StrEnum):
 _VERDICTS = {_SURVIVED: Verdict.SURVIVED, _BY_TEST: Verdict.KILLED, _AT_IMPORT: Verdict.AT_IMPORT}
 
 
-def mutants_of(module: str) -> tuple[ast.Module, list[Mutant]]:
-    """Return a module's tree and its mutants, in the order of their lines."""
+def mutants_of(module: str) -> tuple[ast.Module, dict[str, Mutant]]:
+    """Return a module's tree and its mutants, by names that stay when lines move: what is done, and the how-manieth."""
     tree = ast.parse(MODULES[module].read_text())
     made = sorted(mutants(tree, writes_source=module in WRITES_SOURCE), key=lambda m: (m.line, m.what))
-    return tree, made
+    seen: Counter[str] = Counter()
+    named = {}
+    for mutant in made:
+        seen[mutant.what] += 1
+        named[f"{mutant.what} #{seen[mutant.what]}"] = mutant
+    return tree, named
 
 
 def verdict(module: str, tree: ast.Module, mutant: Mutant | None) -> Verdict:

@@ -166,6 +166,20 @@ def test_a_subclass_has_its_own_codec():
     assert "Longer" not in Message.TYPES
 
 
+def test_a_value_may_be_older_than_its_codec():
+    """As one that comes out of a pickle is: nothing of its class has been compiled when it is packed."""
+
+    class Fresh(Struct):
+        one: int = u8()
+
+    assert tuple.__new__(Fresh, (7,)).pack() == b"\7"
+
+    class Other(Struct):
+        one: int = u8()
+
+    assert Other.unpack_prefix(b"\7x") == (Other(7), 1)
+
+
 def test_the_compiled_text_can_be_read():
     text = source_of(LeaseFreeParams)
     assert "def decode(b, at, end, rules):" in text
