@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 DISSECTOR = Path(__file__).parents[1] / "docs/wireshark/fabricbios.lua"
@@ -62,19 +65,38 @@ def write_pcap(path: Path, datagrams: list[Sent]) -> Path:
     return path
 
 
-def tshark(capture: Path, *arguments: str) -> str:
-    """Return what tshark prints with our dissector, which must not have failed anywhere."""
-    command = ["tshark", "-n", "-r", str(capture), "-X", f"lua_script:{DISSECTOR}"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+def tshark(capture: Path, *arguments: str, secrets: Path | None = None) -> str:
+    """Return what tshark prints with our dissector, which must not have failed anywhere.
+
+    Root's tshark runs no Lua scripts from 4.4 on, so it is run as nobody, in a folder of its own that nobody may read.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for source in (DISSECTOR, capture, *([secrets] if secrets else [])):
+            shutil.copyfile(source, folder / source.name)
+        command = ["tshark", "-n", "-r", capture.name, "-X", f"lua_script:{DISSECTOR.name}", *arguments]
+        command += ["-o", f"tls.keylog_file:{secrets.name}"] if secrets else []
+        surroundings = {"PATH": os.environ["PATH"], "HOME": name, "LC_ALL": "C.UTF-8"}
+        how: dict[str, Any] = {"cwd": folder, "env": surroundings, **_unprivileged()}
+        return _checked(subprocess.run(command, capture_output=True, text=True, timeout=60, **how))
+
+
+def _unprivileged() -> dict[str, Any]:
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _checked(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr
     assert "lua" not in done.stderr.lower(), done.stderr
     assert "Lua Error" not in done.stdout, done.stdout[done.stdout.index("Lua Error") :][:500]
     return done.stdout
 
 
-def packets(capture: Path, *arguments: str) -> list[Packet]:
+def packets(capture: Path, *arguments: str, secrets: Path | None = None) -> list[Packet]:
     """Return every packet of a capture as the dissector shows it."""
-    return [_packet(p) for p in ElementTree.fromstring(tshark(capture, "-T", "pdml", *arguments)).iter("packet")]
+    shown = tshark(capture, "-T", "pdml", *arguments, secrets=secrets)
+    return [_packet(p) for p in ElementTree.fromstring(shown).iter("packet")]
 
 
 def _packet(element: ElementTree.Element) -> Packet:

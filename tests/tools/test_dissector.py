@@ -257,9 +257,8 @@ def test_a_real_node_and_client(tmp_path):
             node.run(main_job, Identity.generate())
     finally:
         node.close()
-    decrypting = ("-d", f"udp.port=={control},quic", "-o", f"tls.keylog_file:{keys}")
     after_retry = without_first(capture, 2, tmp_path / "after_retry.pcap")
-    shown = packets(after_retry, *decrypting)
+    shown = packets(after_retry, "-d", f"udp.port=={control},quic", secrets=keys)
     assert [p.complaints for p in shown if p.complaints] == []
     ops = [v for p in shown for v in p.values("fabricbios.response.op")]
     assert {int(op, 0) for op in ops} >= {0x0001, 0x0002, 0x0100, 0x0200, 0x0201}
