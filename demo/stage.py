@@ -102,7 +102,20 @@ def namespaces_possible() -> str:
     for tool in ("ip", "nsenter", "unshare"):
         if not shutil.which(tool):
             return f"{tool} is missing"
-    return ""
+    return _tried()
+
+
+def _tried() -> str:
+    """Make a namespace, look into it, remove it: what counts is whether it works (containers, chroots)."""
+    name = f"fbdemo-probe-{os.getpid()}"
+    try:
+        for command in (("netns", "add", name), ("-n", name, "link", "show")):
+            done = subprocess.run(["ip", *command], capture_output=True, text=True)
+            if done.returncode:
+                return f"ip {' '.join(command)}: {done.stderr.strip() or done.returncode}"
+        return ""
+    finally:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 @contextlib.contextmanager
