@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from vmtest import PROJECT, build, qemu
+from vmtest import PROJECT, build, bytecode, qemu
 
 LIMIT = 600  # seconds a boot with tests may take, whatever the tests do
 _INIT = {
@@ -62,6 +62,7 @@ def _command(machine: build.Machine, profile: str, run: Path, task: str, content
     return [
         *qemu.base(machine.vmlinux, machine.initramfs, machine.root, f"quiet {_INIT[profile]}"),
         *qemu.share("project", PROJECT),
+        *qemu.share("bytecode", bytecode.layer(machine.interpreter, build.CACHE_TAG)),
         *qemu.share("run", into_guest),
         *qemu.report_port(run / "report"),
         *qemu.hardware(run),

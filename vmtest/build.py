@@ -17,7 +17,7 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-from vmtest import CACHE, PROJECT, Unavailable, initramfs, qemu
+from vmtest import CACHE, PROJECT, Unavailable, bytecode, initramfs, qemu
 from vmtest.apt import KEYRING, Apt, host_codename, host_mirror, source_line
 from vmtest.kernel import keep_only, unpack_vmlinux
 
@@ -25,10 +25,20 @@ SUITE = (
     "trixie"  # kernel 6.12: rxe, nvmet with tcp, rdma and loop, DH-HMAC-CHAP, igb, 9p (its cloud flavour lacks them)
 )
 PYTHON = "3.13"  # SUITE's
+CACHE_TAG = "cpython-313"
 _HOST_TOOLS = ("mmdebstrap", "erofs-utils", "zstd", "xz-utils", "qemu-system-x86")
 _TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 _HERE = Path(__file__).parent
-_RECIPE = ("packages.txt", "modules.txt", "build.py", "kernel.py", "initramfs.py", "cpio.py", "guest/initramfs-init")
+_RECIPE = (
+    "packages.txt",
+    "modules.txt",
+    "build.py",
+    "kernel.py",
+    "initramfs.py",
+    "cpio.py",
+    "bytecode.py",
+    "guest/initramfs-init",
+)
 
 
 class Machine(NamedTuple):
@@ -37,6 +47,7 @@ class Machine(NamedTuple):
     vmlinux: Path
     root: Path
     initramfs: Path
+    interpreter: Path
 
 
 def names_in(path: Path) -> list[str]:
@@ -79,7 +90,7 @@ def machine() -> Machine:
 
 
 def _parts(directory: Path) -> Machine:
-    return Machine(directory / "vmlinux", directory / "root.erofs", directory / "initramfs")
+    return Machine(directory / "vmlinux", directory / "root.erofs", directory / "initramfs", directory / "python")
 
 
 def _made() -> Machine:
@@ -107,8 +118,7 @@ def _install_host_tools(log: int) -> None:
 
 
 def _build(log: int) -> Machine:
-    for old in CACHE.glob("*/vmlinux"):
-        shutil.rmtree(old.parent)
+    """Make everything in a directory of its own, and take the older machines away once it is there."""
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="making-") as work:
         made, root = Path(work) / "made", Path(work) / "root"
         made.mkdir()
@@ -116,8 +126,13 @@ def _build(log: int) -> Machine:
         version = _add_kernel(root, made, Path(work), log)
         _parts(made).initramfs.write_bytes(initramfs.make(root, version))
         _add_python(root, log)
-        _run(log, "mkfs.erofs", "--quiet", "-x-1", "-T0", _parts(made).root, root)
+        bytecode.keep_interpreter(root, _parts(made).interpreter, PYTHON)
+        # Times stay as they are: byte code holds only for a source of its own time.
+        _run(log, "mkfs.erofs", "--quiet", "-x-1", _parts(made).root, root)
         made.rename(CACHE / key())
+    for old in CACHE.glob("*/vmlinux"):
+        if old.parent.name != key():
+            shutil.rmtree(old.parent)
     return _parts(CACHE / key())
 
 

@@ -8,7 +8,7 @@ from vmtest import cpio
 from vmtest.kernel import closure
 
 _MODULES = ["virtio_pci", "virtio_blk", "erofs", "overlay", "9p", "9pnet_virtio"]
-_DIRECTORIES = ("bin", "dev", "proc", "sys", "lib", "ro", "rw", "project", "newroot")
+_DIRECTORIES = ("bin", "dev", "proc", "sys", "lib", "ro", "rw", "project", "bytecode", "newroot")
 
 
 def make(root: Path, version: str) -> bytes:

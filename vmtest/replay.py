@@ -35,6 +35,12 @@ def asked_for(config: pytest.Config) -> bool:
     return named or required or bool(os.environ.get("FABRICBIOS_VM"))
 
 
+def restored(data: dict[str, Any]) -> dict[str, Any]:
+    """Give a skip its reason back as the tuple that pytest's summary insists on: JSON has none."""
+    skipped = data["outcome"] == "skipped" and isinstance(data["longrepr"], list)
+    return data | {"longrepr": tuple(data["longrepr"])} if skipped else data
+
+
 class Results:
     """What one boot said about its items."""
 
@@ -107,9 +113,7 @@ class Replay:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for data in results.reports[item.nodeid]:
-            if data["outcome"] == "skipped" and isinstance(data["longrepr"], list):
-                data["longrepr"] = tuple(data["longrepr"])  # JSON has no tuples, pytest's summary insists on one
-            report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+            report = item.config.hook.pytest_report_from_serializable(config=item.config, data=restored(data))
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True

@@ -17,10 +17,6 @@ def test_it_is_debians_own_kernel() -> None:
     assert "-cloud-" not in os.uname().release
 
 
-def test_skips_inside_are_skips_outside() -> None:
-    pytest.skip("this skip travels")
-
-
 def test_pyverbs_sees_a_soft_roce_device() -> None:
     from pyverbs.device import Context, get_device_list
 
