@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+from fabricbios.ports import LeaseSpec
+
 
 class Cause(Enum):
     """Why a lease ends."""
@@ -34,12 +36,13 @@ class What(Enum):
 class Job:
     """A change of a bound lease. `asker` is the caller's own and comes back with the result."""
 
-    __slots__ = ("asker", "dp_key", "ends_unix", "expires_ns", "reached", "recorded", "reverting")
+    __slots__ = ("asker", "dp_key", "ends_unix", "expires_ns", "reached", "recorded", "renewed", "reverting")
 
     def __init__(self, asker: Any, expires_ns: int = 0, ends_unix: int = 0, dp_key: bytes = b"", reached: str = ""):
         self.asker, self.expires_ns, self.ends_unix = asker, expires_ns, ends_unix
         self.dp_key, self.reached = dp_key, reached
         self.recorded = False
+        self.renewed: tuple[LeaseSpec, int] | None = None  # what it makes of the lease, once its turn has come
         self.reverting = False  # a Renew that failed may have half happened: the old values are put back
 
 

@@ -252,7 +252,9 @@ class Lease:
             return Rekey(self.spec._replace(dp_key=job.dp_key, reached=job.reached))
         if job.reverting:
             return Renew(self.spec)
-        spec, ends_unix = self._renewed(job)
+        if job.renewed is None:
+            job.renewed = self._renewed(job)
+        spec, ends_unix = job.renewed
         if job.recorded:
             return Renew(spec)
         new = {"generation": spec.generation, "expires_ns": spec.expires_ns, "ends_unix": ends_unix}
@@ -364,8 +366,8 @@ class Lease:
             return self._end_job(What.REKEYED, tlvs=result) if self._jobs else []
         if self._jobs and self._jobs[0].reverting:
             return self._end_job(What.CHANGE_FAILED)
-        if self._jobs:
-            self.ends_unix = self._renewed(self._jobs[0])[1]
+        if self._jobs and self._jobs[0].renewed is not None:
+            self.ends_unix = self._jobs[0].renewed[1]
         self.spec = effect.lease
         if self.state is LeaseState.GRACE:
             self._move(LeaseState.ACTIVE)
