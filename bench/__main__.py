@@ -38,7 +38,9 @@ def main() -> int:
     asked = options.names or names()
     if not options.json:
         flags = ["--quick"] if options.quick else []
-        codes = [subprocess.run([sys.executable, "-m", f"bench.{n}", *flags], cwd=HERE.parent).returncode for n in asked]
+        codes = [
+            subprocess.run([sys.executable, "-m", f"bench.{n}", *flags], cwd=HERE.parent).returncode for n in asked
+        ]
         return max(codes)
     documents = {name: run_one(name, options.quick) for name in asked}
     good = {name: d for name, d in documents.items() if d is not None}
