@@ -44,7 +44,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _check_suite(chosen: Sequence[str]) -> None:
     """Without a mutant all must pass, or everything would look killed."""
-    by_tests = {tests_of(module)[-1]: module for module in chosen}  # what stands first only decides the order
+    by_tests = {frozenset(tests_of(module)): module for module in chosen}
     for module in by_tests.values():
         tree, _ = trial.mutants_of(module)
         if trial.verdict(module, tree, None) is not Verdict.SURVIVED:

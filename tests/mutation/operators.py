@@ -36,6 +36,7 @@ _WRITTEN = {
 _WORDS = frozenset(
     {"WireError", "LocalMisuse", "of", "_require", "_permit", "TypeVar"}
 )  # calls whose text is for people
+_SYMMETRIC = frozenset({"min", "max"})
 _FOR_PEOPLE = frozenset({"doc", "text"})
 
 
@@ -141,7 +142,7 @@ def _of_call(node: ast.Call) -> Iterator[Mutant]:
 
 
 def _can_be_swapped(node: ast.Call) -> bool:
-    if len(node.args) < 2 or _name(node.func) in _WORDS:
+    if len(node.args) < 2 or _name(node.func) in _WORDS | _SYMMETRIC:
         return False
     first, second = node.args[:2]
     fixed = (ast.Starred, ast.JoinedStr)

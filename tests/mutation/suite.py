@@ -12,7 +12,7 @@ MODULES = {f"fabricbios.wire.{p.stem}": p for p in sorted(WIRE.glob("*.py")) if 
 WRITES_SOURCE = frozenset({"fabricbios.wire.kinds", "fabricbios.wire.compiler", "fabricbios.wire.fields"})
 _OF_DOCUMENTS = frozenset({"test_generated.py"})  # these hold pages to the tables, not the codec to the spec
 _OF_WIRE = {p.name for p in (ROOT / "tests/unit/wire").glob("test_*.py")} - _OF_DOCUMENTS
-_WIRE_TESTS = (*sorted(f"tests/unit/wire/{name}" for name in _OF_WIRE), "tests/unit/cli/test_wire.py")
+_WIRE_TESTS = tuple(sorted(f"tests/unit/wire/{name}" for name in _OF_WIRE))
 
 _TOKEN_TESTS = ("tests/unit/core/test_token.py", "tests/unit/core/test_token_edges.py")
 
@@ -24,4 +24,4 @@ def tests_of(module: str) -> tuple[str, ...]:
     if module == "fabricbios.wire.token":
         return (*_TOKEN_TESTS, *_WIRE_TESTS)
     own = f"tests/unit/wire/test_{module.rpartition('.')[2]}.py"
-    return tuple(sorted(_WIRE_TESTS[:-1], key=lambda path: path != own)) + _WIRE_TESTS[-1:]
+    return tuple(sorted(_WIRE_TESTS, key=lambda path: path != own))

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import pytest
+from vectors.golden import FAMILIES, family
 
 from fabricbios.errors import LocalMisuse, WireError
 from fabricbios.wire import (
@@ -21,9 +22,11 @@ from fabricbios.wire import (
     Solicit,
     Withdraw,
 )  # fmt: skip
+from fabricbios.wire.circumstances import Given
 from fabricbios.wire.compiler import source_of
 from fabricbios.wire.description import Struct
 from fabricbios.wire.fields import u8, u16
+from fabricbios.wire.registry import TYPES
 
 SUMMARY = ResourceSummary(resource_id=1 << 127, resource_type=2, flags=1, capacity=3, available=4)
 
@@ -178,6 +181,24 @@ def test_a_value_may_be_older_than_its_codec():
         one: int = u8()
 
     assert Other.unpack_prefix(b"\7x") == (Other(7), 1)
+
+
+def structs_in(value):
+    """Yield a value and all the structs in it."""
+    if isinstance(value, Struct):
+        yield value
+    if isinstance(value, tuple):
+        for part in value:
+            yield from structs_in(part)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_valid_draws_no_complaint(name):
+    for case in family(name)["cases"]:
+        if case["type"] in TYPES:
+            rules = Given.of(case.get("given", {})).rules(TYPES[case["type"]])
+            value = TYPES[case["type"]].unpack(bytes.fromhex(case["hex"]), rules)
+            assert {part.complaint(rules) for part in structs_in(value)} == {""}
 
 
 def test_the_compiled_text_can_be_read():
