@@ -5,6 +5,7 @@ import struct
 
 from fabricbios.dataplane.batch import STRIDE, Batch
 from fabricbios.dataplane.counters import COUNTERS, CountedOp, DropReason
+from fabricbios.dataplane.express import MemoryChannel
 from fabricbios.dataplane.fbmu import Fbmu
 from fabricbios.dataplane.index import SlotIndex, index_bytes
 from fabricbios.dataplane.leases import Leases
@@ -49,19 +50,25 @@ def write(offset: int, data: bytes, nonce: int = 1, length: int | None = None, *
 
 
 class FbmuRig:
-    """`ask` puts a datagram through everything but the sockets."""
+    """`ask` puts a datagram through everything but the sockets; a `careful` one never takes the short way."""
 
-    def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
+    def __init__(self, family: socket.AddressFamily = socket.AF_INET, *, careful: bool = False) -> None:
         self.now, self.bytes = 0, bytearray(65536)
         board = memoryview(bytearray(8 * SLOT.size))
         index = SlotIndex(memoryview(bytearray(index_bytes(8))), board)
         self.table = SlotTable(board, [index])
-        self.tally = Tally(memoryview(bytearray(COUNTERS.size)))
+        self.record = bytearray(COUNTERS.size)
+        self.tally = Tally(memoryview(self.record))
         leases = Leases(Plane.FBMU, board, index, self._data)
         with socket.socket(family, socket.SOCK_DGRAM) as unbound:
-            self._batch = Batch(unbound, 1)
-        server = Fbmu(self._batch, self.tally)
-        self._responder = Responder(server, self._batch, leases, self.tally, lambda: self.now)
+            self._batch = Batch(unbound, 8)
+        if careful:
+            respond = Responder(
+                Fbmu(self._batch, self.tally), self._batch, leases, self.tally, lambda: self.now
+            ).respond
+            self._answer = lambda sizes: [respond(b, size) for b, size in enumerate(sizes)]
+        else:
+            self._answer = MemoryChannel(self._batch, leases, self.tally, lambda: self.now).answer
 
     def _data(self, extent: Extent) -> memoryview:
         return memoryview(self.bytes)[extent.base : extent.base + extent.length]
@@ -72,12 +79,24 @@ class FbmuRig:
 
     def ask(self, datagram: bytes) -> bytes | None:
         """Return the answer, gathered as on the wire, or None for a drop."""
-        arena, head, tag, payload = self._batch.arena, datagram[:40], datagram[40:56], datagram[56:STRIDE]
-        for at, part in ((16, head), (0, tag), (56, payload)):
-            arena[at : at + len(part)] = part
-        length = self._responder.respond(0, len(datagram))
+        return self.ask_together([datagram])[0]
+
+    def ask_together(self, datagrams: list[bytes]) -> list[bytes | None]:
+        """Return what `ask` does for up to eight that came in one batch."""
+        for b, datagram in enumerate(datagrams):
+            self._put(b * STRIDE, datagram)
+        lengths = self._answer([len(datagram) for datagram in datagrams])
         self.tally.publish()
-        return None if length < 0 else bytes(arena[16:56] + arena[:16] + arena[56 : 56 + length])
+        return [None if length < 0 else self._taken(b * STRIDE, length) for b, length in enumerate(lengths)]
+
+    def _put(self, at: int, datagram: bytes) -> None:
+        arena, head, tag, payload = self._batch.arena, datagram[:40], datagram[40:56], datagram[56:STRIDE]
+        for start, part in ((at + 16, head), (at, tag), (at + 56, payload)):
+            arena[start : start + len(part)] = part
+
+    def _taken(self, at: int, length: int) -> bytes:
+        arena = self._batch.arena
+        return bytes(arena[at + 16 : at + 56] + arena[at : at + 16] + arena[at + 56 : at + 56 + length])
 
     def drops(self) -> dict[str, int]:
         """Return the drops that happened, by name."""

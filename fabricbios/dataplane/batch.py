@@ -45,9 +45,10 @@ class Batch:
         self._pristine = bytes(self._answers)
         self._lengths = memoryview(self._questions).cast("I")[_LEN_AT::_HDR_U32]
         self._answer_bytes = memoryview(self._answers)
-        self._piece_u64 = memoryview(self._out_pieces).cast("Q")
+        self._payload_lens = memoryview(self._out_pieces).cast("Q")[5::6]  # iov_len of each third piece
         self._sends = list(range(count))
-        self._queued, self._has_holes = 0, False
+        self._arranged: list[int] = []
+        self._queued, self._are_alike = 0, True
         first = mmsghdr.from_buffer(self._answers)
         self._segments = Segments(sock.fileno(), first) if can_segment(sock) else None
 
@@ -92,33 +93,38 @@ class Batch:
         """Return how long the datagrams in buffers 0 .. n-1 are, header and tag included."""
         return self._lengths[:n].tolist()
 
-    def queue(self, b: int, payload_len: int) -> None:
-        """Send what stands in buffer b, with so many bytes of payload, at the next flush."""
-        j = self._queued
-        self._has_holes = j != b
-        self._piece_u64[6 * b + 5] = payload_len
-        if self._sends[j] != b:
-            self._sends[j] = b
-            at, pristine = j * _HDR_BYTES, b * _HDR_BYTES
-            self._answer_bytes[at : at + _HDR_BYTES] = self._pristine[pristine : pristine + _HDR_BYTES]
-        self._queued = j + 1
+    def send(self, answers: list[int]) -> int:
+        """Send the answers that stand in the first buffers; return how many the kernel would not take.
 
-    def flush(self) -> int:
-        """Send what was queued; return how many the kernel would not take (an unreachable address, say)."""
-        queued, self._queued = self._queued, 0
+        `answers` has their payloads' lengths, -1 where there is none. An unreachable address is such a refusal.
+        """
+        if answers != self._arranged:
+            self._arrange(answers)
+        queued = self._queued
         done = self._send_as_one(queued) if queued > 1 and self._segments else 0
         return self._send_each(done, queued) if done < queued else 0
+
+    def _arrange(self, answers: list[int]) -> None:
+        """Close up the headers of what is sent. Most batches are as the last one was and need nothing."""
+        answered = [b for b, payload_len in enumerate(answers) if payload_len >= 0]
+        for j, b in enumerate(answered):
+            self._payload_lens[b] = answers[b]
+            if self._sends[j] != b:
+                self._sends[j] = b
+                at, pristine = j * _HDR_BYTES, b * _HDR_BYTES
+                self._answer_bytes[at : at + _HDR_BYTES] = self._pristine[pristine : pristine + _HDR_BYTES]
+        self._arranged, self._queued = answers, len(answered)
+        self._are_alike = answers == answers[:1] * len(answered)
 
     def _send_as_one(self, queued: int) -> int:
         """Send answers that are alike in one message; return how many were sent, 0 where they are not alike."""
         assert self._segments is not None
-        lengths = self._piece_u64[5 : 6 * queued : 6].tolist()
-        if self._has_holes or lengths.count(lengths[0]) != queued:
+        if not self._are_alike:
             return 0
         for addresses, width in ((self._names, _NAME), (self._controls, _CONTROL)):
             if addresses[: width * queued] != addresses[:width] * queued:
                 return 0
-        return self._segments.send(queued, HEADER + lengths[0])
+        return self._segments.send(queued, HEADER + self._arranged[0])
 
     def _send_each(self, done: int, queued: int) -> int:
         refused, fd = 0, self._sock.fileno()

@@ -211,7 +211,7 @@ class Fbbu:
 
 
 class BlockChannel(NamedTuple):
-    """One socket of the block plane: as loop.Channel, but answers wait until what they acknowledge is durable."""
+    """One socket of the block plane: as express.MemoryChannel, but answers wait until what they say is durable."""
 
     batch: Batch
     responder: Responder
@@ -224,9 +224,8 @@ class BlockChannel(NamedTuple):
         n = batch.receive()
         answers = [respond(b, length) for b, length in enumerate(batch.lengths(n))]
         unsafe = self.server.settle()
-        for b, payload_len in enumerate(answers):
-            if payload_len >= 0 and b not in unsafe:
-                batch.queue(b, payload_len)
-        tally.drops[DropReason.INTERNAL] += len(unsafe) + batch.flush()
+        for b in unsafe:
+            answers[b] = -1
+        tally.drops[DropReason.INTERNAL] += len(unsafe) + batch.send(answers)
         tally.end_batch()
         return n

@@ -26,8 +26,6 @@ class Lease:
     __slots__ = (
         "_counters",
         "_rejects",
-        "_words",
-        "_write_mark",
         "bytes",
         "data",
         "expiry_at",
@@ -42,9 +40,11 @@ class Lease:
         "reads",
         "state_at",
         "tag",
-        "take",
         "touched",
+        "window",
+        "words",
         "writable",
+        "write_mark_at",
         "writes",
     )
 
@@ -55,10 +55,10 @@ class Lease:
         def at(name: str) -> int:
             return (slot * SLOT.size + SLOT.offset[name]) // 8
 
-        self._words = words
+        self.words = words
         self.guard_at = slot * SLOT.size // 8 + _GUARD
         self.guard = words[self.guard_at]
-        self.state_at, self.expiry_at, self._write_mark = at("state"), at("expiry_ns"), at("write_mark")
+        self.state_at, self.expiry_at, self.write_mark_at = at("state"), at("expiry_ns"), at("write_mark")
         self._counters = tuple(at(f"user_{name}") for name in ("reads", "writes", "bytes", "rejects"))
         self.reads = self.writes = self.bytes = self._rejects = 0
         self.touched = False  # something may have been counted that is not published
@@ -68,23 +68,27 @@ class Lease:
         self.max_read, self.max_write = field("max_read"), field("max_write")
         auth = DpAuth(field("auth"))
         self.has_own_tags = auth != DpAuth.HMAC_HEADER
-        self.take = Window(words, slot).take
+        self.window = Window(words, slot)
         self.tag = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).function
         self.data = data_of(Extent(field("base"), self.length, field("device")))
 
     def is_current(self) -> bool:
         """Say whether the slot still belongs to this lease under this key."""
-        return bool(self._words[self.guard_at] == self.guard)
+        return bool(self.words[self.guard_at] == self.guard)
+
+    def is_open(self, now_ns: int) -> bool:
+        """Say whether its state and its end allow anything at all."""
+        return bool(self.words[self.state_at] == SlotState.ACTIVE and now_ns < self.words[self.expiry_at])
 
     def refusal(self) -> DpStatus:
         """Return why a lease that is not open, or is over, refuses every authentic question (D10)."""
-        return DpStatus.FENCED if self._words[self.state_at] == SlotState.FENCED else DpStatus.EXPIRED
+        return DpStatus.FENCED if self.words[self.state_at] == SlotState.FENCED else DpStatus.EXPIRED
 
     def take_write(self, nonce: int) -> bool:
         """Note a WRITE that is about to be carried out; False if a later one was before it (D10)."""
-        if nonce <= self._words[self._write_mark]:
+        if nonce <= self.words[self.write_mark_at]:
             return False
-        self._words[self._write_mark] = nonce
+        self.words[self.write_mark_at] = nonce
         return True
 
     def count_read(self, length: int) -> None:
@@ -103,7 +107,7 @@ class Lease:
         """Add what was counted since the last time to the slot, if it is still this lease's, and start from zero."""
         if self.is_current():
             for at, counted in zip(self._counters, (self.reads, self.writes, self.bytes, self._rejects), strict=True):
-                self._words[at] += counted
+                self.words[at] += counted
         self.reads = self.writes = self.bytes = self._rejects = 0
         self.touched = False
 
@@ -113,8 +117,8 @@ class Leases:
 
     def __init__(self, plane: Plane, table: memoryview, index: SlotIndex, data_of: DataOf) -> None:
         self._plane, self._table, self._index, self._data_of = plane, table, index, data_of
-        self._slots = len(table) // SLOT.size
-        self.words = table[: self._slots * SLOT.size].cast("Q")
+        self.slots = len(table) // SLOT.size
+        self.words = table[: self.slots * SLOT.size].cast("Q")
         self._held: dict[bytes, Lease] = {}
         self._touched: list[Lease] = []
 
@@ -141,7 +145,7 @@ class Leases:
         slot = self._index.find(lease_id)
         if slot is None or self.words[slot * SLOT.size // 8] == SlotState.FREE:
             return None
-        if len(self._held) >= self._slots:
+        if len(self._held) >= self.slots:
             self._held.clear()  # leases that ended without another question
         lease = self._held[lease_id] = Lease(self._table, self.words, slot, self._data_of)
         return lease

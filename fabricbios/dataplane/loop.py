@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from fabricbios.dataplane.batch import Batch
-from fabricbios.dataplane.counters import DropReason
-from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.tally import Tally
 
 _ROUNDS = 64
@@ -23,26 +21,6 @@ class Serves(Protocol):
 
     def serve(self, tally: Tally) -> int:
         """Answer what is there now; return how many datagrams that were."""
-
-
-class Channel(NamedTuple):
-    """One socket with its buffers, and who answers what comes in."""
-
-    batch: Batch
-    responder: Responder
-
-    def serve(self, tally: Tally) -> int:
-        """Answer what is there now; return how many datagrams that were."""
-        batch, respond = self.batch, self.responder.respond
-        tally.begin_batch()
-        n = batch.receive()
-        for b, length in enumerate(batch.lengths(n)):
-            payload_len = respond(b, length)
-            if payload_len >= 0:
-                batch.queue(b, payload_len)
-        tally.drops[DropReason.INTERNAL] += batch.flush()
-        tally.end_batch()
-        return n
 
 
 def serve_until(control: int, channels: Sequence[Serves], tally: Tally) -> None:

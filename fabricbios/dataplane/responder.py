@@ -134,7 +134,7 @@ class Responder:
             message = self._view[at + TAG_BYTES : at + PAYLOAD + (payload_len if covered is None else covered)]
         if not compare_digest(lease.tag(message), tag):
             return self._tally.drop(_BAD_TAG)
-        reason = lease.take(nonce)
+        reason = lease.window.take(nonce)
         if reason is not None:
             return self._tally.drop(reason)
         self._tally.requests[counted] += 1

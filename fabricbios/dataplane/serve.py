@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fabricbios.dataplane.batch import Batch
+from fabricbios.dataplane.express import MemoryChannel
 from fabricbios.dataplane.fbbu import BlockChannel, Fbbu, Stores, Sync
-from fabricbios.dataplane.fbmu import Fbmu
 from fabricbios.dataplane.leases import Leases
-from fabricbios.dataplane.loop import Channel, Serves, serve_until
-from fabricbios.dataplane.responder import PlaneServer, Responder
+from fabricbios.dataplane.loop import Serves, serve_until
+from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import Memory, Slab
 from fabricbios.dataplane.slots import Plane
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _fbmu_channels(spec: ServeSpec, tally: Tally) -> list[Channel]:
+def _fbmu_channels(spec: ServeSpec, tally: Tally) -> list[MemoryChannel]:
     memory = Memory([Slab(*slab) for slab in spec.slabs])
     board = LeaseBoard(Region.attach(*spec.slots), Region.attach(*spec.lookup))
     leases = Leases(
@@ -74,12 +74,7 @@ def _fbmu_channels(spec: ServeSpec, tally: Tally) -> list[Channel]:
         lambda extent: memory.view[extent.base : extent.base + extent.length],
     )
 
-    def channel(fd: int) -> Channel:
-        batch = Batch(socket.socket(fileno=fd))
-        server: PlaneServer = Fbmu(batch, tally)
-        return Channel(batch, Responder(server, batch, leases, tally, boottime_ns))
-
-    return [channel(fd) for fd in spec.sockets]
+    return [MemoryChannel(Batch(socket.socket(fileno=fd)), leases, tally, boottime_ns) for fd in spec.sockets]
 
 
 def _fbbu_channels(spec: ServeSpec, tally: Tally) -> list[BlockChannel]:

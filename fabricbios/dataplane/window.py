@@ -15,20 +15,20 @@ _REPLAYED, _TOO_OLD = DropReason.REPLAYED, DropReason.TOO_OLD  # naming an enum 
 class Window:
     """`words` is the slot table as u64."""
 
-    __slots__ = ("_first", "_highest", "_words")
+    __slots__ = ("_words", "first_at", "highest_at")
 
     def __init__(self, words: memoryview, slot: int) -> None:
         self._words = words
-        self._highest = (slot * SLOT.size + SLOT.offset["highest"]) // 8
-        self._first = (slot * SLOT.size + SLOT.offset["window"]) // 8
+        self.highest_at = (slot * SLOT.size + SLOT.offset["highest"]) // 8
+        self.first_at = (slot * SLOT.size + SLOT.offset["window"]) // 8
 
     def take(self, nonce: int) -> DropReason | None:
         """Mark an authentic nonce (1 .. 2^64-1) as seen; say why if it may not be used any more."""
         words = self._words
-        highest = words[self._highest]
+        highest = words[self.highest_at]
         if nonce + WINDOW <= highest:
             return _TOO_OLD
-        at = self._first + (nonce >> 3 & 127)
+        at = self.first_at + (nonce >> 3 & 127)
         word, generation, bit = words[at], nonce >> 10, 1 << (nonce & 7)
         if word >> 8 == generation:
             if word & bit:
@@ -39,5 +39,5 @@ class Window:
         else:
             return _TOO_OLD
         if nonce > highest:
-            words[self._highest] = nonce
+            words[self.highest_at] = nonce
         return None
