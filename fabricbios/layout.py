@@ -13,12 +13,12 @@ _CODE = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "be16": "H", "be32": "I"
 
 
 class Field(NamedTuple):
-    """`kind` is u8/u16/u32/u64 (native) or be16/be32/be64; `count` > 1 makes an array (u8 arrays are bytes)."""
+    """`kind` is u8/u16/u32/u64 (native) or be16/be32/be64; `items` > 1 makes an array (u8 arrays are bytes)."""
 
     name: str
     kind: str
     doc: str
-    count: int = 1
+    items: int = 1
 
 
 class Layout:
@@ -42,14 +42,14 @@ class Layout:
             if not self.big_endian and at % width:
                 raise ValueError(f"{name}.{f.name} is not aligned")
             self.offset[f.name] = at
-            at += width * f.count
-            codes.append(f"{f.count}s" if f.kind == "u8" and f.count > 1 else f"{f.count}{_CODE[f.kind]}")
+            at += width * f.items
+            codes.append(f"{f.items}s" if f.kind == "u8" and f.items > 1 else f"{f.items}{_CODE[f.kind]}")
         self.struct = struct.Struct("".join(codes))
         self.size = self.struct.size
         self._nothing = self.struct.unpack(bytes(self.size))
         self._place, at = {}, 0
         for f in fields:
-            width = 1 if f.kind == "u8" else f.count
+            width = 1 if f.kind == "u8" else f.items
             self._place[f.name] = slice(at, at + width)
             at += width
         self._field_struct = {f.name: struct.Struct(order + c) for f, c in zip(fields, codes[1:], strict=True)}
@@ -75,7 +75,7 @@ class Layout:
         """Return the struct and its static asserts as C text."""
         ctype = {k: f"__{k}" for k in _CODE}
         rows = "\n".join(
-            f"\t{ctype[f.kind]} {f.name}{f'[{f.count}]' if f.count > 1 else ''}; /* {f.doc} */" for f in self.fields
+            f"\t{ctype[f.kind]} {f.name}{f'[{f.items}]' if f.items > 1 else ''}; /* {f.doc} */" for f in self.fields
         )
         packed = " __attribute__((packed))" if self.big_endian else ""
         asserts = "\n".join(

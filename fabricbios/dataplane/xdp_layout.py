@@ -102,7 +102,7 @@ def generated_header() -> str:
 
 def _layout_version() -> str:
     """Hash names, kinds and numbers alone: a better comment is no other layout."""
-    rows = [(layout.name, *((f.name, f.kind, f.count) for f in layout.fields)) for layout in _LAYOUTS]
+    rows = [(layout.name, *((f.name, f.kind, f.items) for f in layout.fields)) for layout in _LAYOUTS]
     enums = [(name, *((member.name, member.value) for member in enum)) for enum, name in _ENUMS]
     return hashlib.sha256(repr((rows, enums, sorted(_NUMBERS.items()))).encode()).hexdigest()[:12]
 
