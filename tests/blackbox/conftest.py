@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from blackbox import programs
+from blackbox.codec import Grant
 from blackbox.keys import Key, write_keys
 from blackbox.programs import Program
 from blackbox.quic import Peer
@@ -103,3 +105,11 @@ def friend(world: World) -> Iterator[Peer]:
     with world.peer(world.friend) as peer:
         yield peer
 
+
+@pytest.fixture(scope="session", autouse=True)
+def ended_lease(world: World) -> tuple[Grant, float]:
+    """A memory lease freed as the session begins: what becomes of it after 30 s is looked at as late as possible."""
+    with world.peer(world.owner) as peer:
+        lease = peer.lease(60)
+        peer.free(lease.lease_id)
+    return lease, time.monotonic()

@@ -156,9 +156,13 @@ class Line:
         return self.ask(HELLO, self.lease_id.to_bytes(16, "big"), **knobs)
 
 
-def message(magic: bytes, op: int, lease_id: int, payload: bytes = b"", *, nonce: int = 1, request_id: int = 1) -> bytes:
+def message(
+    magic: bytes, op: int, lease_id: int, payload: bytes = b"", *, nonce: int = 1, request_id: int = 1
+) -> bytes:
     """D11: the same header before each QUIC message, auth_tag zero."""
-    return HEADER.pack(magic, 1, op, 0, len(payload), request_id, lease_id.to_bytes(16, "big"), nonce, bytes(16)) + payload
+    return (
+        HEADER.pack(magic, 1, op, 0, len(payload), request_id, lease_id.to_bytes(16, "big"), nonce, bytes(16)) + payload
+    )
 
 
 def status_of(line: Line, op: int, payload: bytes, **knobs) -> int:

@@ -1,4 +1,4 @@
-"""UDP 5700 as an outsider speaks it (D2, D4, D5): an asker with its own padding and cookies, an announcer with its own key."""
+"""UDP 5700 as an outsider speaks it (D2, D4, D5): an asker with cookies, an announcer with a key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from blackbox.keys import Key
 PATIENCE = 15.0
 
 
-def solicit(filters: list[tuple[int, int, bytes]] | None = None, cookie: bytes = b"", query_type: int | None = None) -> bytes:
+def solicit(
+    filters: list[tuple[int, int, bytes]] | None = None, cookie: bytes = b"", query_type: int | None = None
+) -> bytes:
     """Return a SOLICIT payload; filters are (field, op, start of value)."""
     listed = b"".join(u8(f) + u8(op) + value.ljust(32, b"\0") for f, op, value in filters or [])
     kind = (1 if filters else 0) if query_type is None else query_type
@@ -28,7 +30,8 @@ def framed(payload: bytes, size: int, **fields) -> bytes:
     return codec.frame(codec.SOLICIT, payload + bytes(max(0, size - bare)), **fields)
 
 
-def announce_payload(key: Key, *, sequence: int | None = None, ttl: int = 90, health: int = 0, resources: bytes = u16(0),
+def announce_payload(key: Key, *, sequence: int | None = None, ttl: int = 90, health: int = 0,
+resources: bytes = u16(0),
                      extensions: bytes = b"", site: int = 0) -> bytes:  # fmt: skip
     """Return an ANNOUNCE payload of a node of our own."""
     now = time.time_ns()

@@ -1,4 +1,4 @@
-"""Identities as D3 writes them: Ed25519 keys, ids, self-signed X.509. Knows `cryptography` and nothing of the project."""
+"""Identities as D3 writes them: Ed25519 keys, ids, self-signed X.509. Knows nothing of the project."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def ec_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def x509_pem(private, *, starts: int = -3600, ends: int = 86400, certificate: bytes | None = None, signer=None) -> bytes:
+def x509_pem(
+    private, *, starts: int = -3600, ends: int = 86400, certificate: bytes | None = None, signer=None
+) -> bytes:
     """Return a self-signed certificate; dates are seconds from now, `certificate` goes into the extension of D3(b)."""
     now = datetime.datetime.now(_UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "probe")])

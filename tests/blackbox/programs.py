@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PATIENCE = 30.0
@@ -36,6 +37,18 @@ def run(module: str, *arguments: str, stdin: str | bytes = "", env: dict[str, st
 
 def cli(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None):
     return run("fabricbios.cli", *arguments, stdin=stdin, env=env)
+
+
+def cli_all(*commands: list[str], env: dict[str, str] | None = None) -> list[subprocess.CompletedProcess[str]]:
+    """Run several commands side by side: most of a command's time is its start."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda command: cli(*command, env=env), commands))
+
+
+def fail_all(*commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Start daemons side by side that are not to come up."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda command: run("fabricbios.daemon", *command), commands))
 
 
 class Program:

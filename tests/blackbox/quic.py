@@ -19,7 +19,13 @@ from blackbox.codec import Answer, Frame
 from blackbox.keys import Key, private_pem, x509_pem
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
-from qh3.quic.events import ConnectionTerminated, HandshakeCompleted, StopSendingReceived, StreamDataReceived, StreamReset
+from qh3.quic.events import (
+    ConnectionTerminated,
+    HandshakeCompleted,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
 from qh3.tls import SignatureAlgorithm
 
 PATIENCE = 20.0
@@ -54,7 +60,9 @@ class Silence(AssertionError):
 class Peer:
     """One connection. `pems` is (certificate, private key), None for no certificate at all."""
 
-    def __init__(self, port: int, pems: tuple[bytes, bytes] | None = None, sender: int = 0, alpn: str = "fabricbios/0") -> None:
+    def __init__(
+        self, port: int, pems: tuple[bytes, bytes] | None = None, sender: int = 0, alpn: str = "fabricbios/0"
+    ) -> None:
         self.sender = sender
         self.tickets: list[object] = []
         self.streams: dict[int, Stream] = {}
@@ -185,7 +193,9 @@ class Peer:
         assert answer.status != codec.OK, "it was granted"
         return answer.status
 
-    def token(self, perms: int = 0xFF, ttl: int = 60, audience: int | None = None, tail: bytes = b"", resource: int = 0):
+    def token(
+        self, perms: int = 0xFF, ttl: int = 60, audience: int | None = None, tail: bytes = b"", resource: int = 0
+    ):
         who = self.sender if audience is None else audience
         params = codec.u32(perms) + codec.u32(ttl) + codec.u128(who) + tail
         return codec.read_token(self.done(codec.CAP_REQUEST, params, resource=resource))

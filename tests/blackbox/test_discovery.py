@@ -1,4 +1,4 @@
-"""D4, D5 and the relay discovery profile on UDP 5700: a node's own word, a relay's, and the answers to people who ask badly."""
+"""D4, D5 and the relay discovery profile on UDP 5700: a node's word, a relay's, and badly asked questions."""
 
 import select
 import struct
@@ -7,7 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 from blackbox import codec
-from blackbox.codec import ANNOUNCE, FRAG_V2, RESPONSE, SOLICIT_RETRY, WITHDRAW, Reader, frame, read_announce, tlv16, u8, u16, u64, u128
+from blackbox.codec import (
+    ANNOUNCE,
+    FRAG_V2,
+    RESPONSE,
+    SOLICIT_RETRY,
+    WITHDRAW,
+    Reader,
+    frame,
+    read_announce,
+    tlv16,
+    u8,
+    u16,
+    u64,
+    u128,
+)  # fmt: skip
 from blackbox.discovery import Asker, announce_payload, framed, listed, solicit, summary
 from blackbox.keys import Key, holds, id_of, write_keys
 from blackbox.programs import Program, poll
@@ -133,8 +147,10 @@ def test_a_bad_solicit_draws_silence(world):
     with Asker(world.node.port("discovery"), free_source()) as asker:
         good = framed(solicit(), 1200)
         for how, data in {
-            "magic": b"FBIX" + good[4:], "version": good[:4] + b"\1" + good[5:], "flags": good[:6] + b"\0\x20" + good[8:],
-            "cut": good[:-1], "trailing": good + b"\0", "type": good[:5] + b"\x33" + good[6:], "empty": b"", "request": good[:5] + b"\x10" + good[6:],
+            "magic": b"FBIX" + good[4:], "version": good[:4] + b"\1" + good[5:],
+            "flags": good[:6] + b"\0\x20" + good[8:],
+            "cut": good[:-1], "trailing": good + b"\0", "type": good[:5] + b"\x33" + good[6:], "empty": b"",
+            "request": good[:5] + b"\x10" + good[6:],
         }.items():  # fmt: skip
             assert asker.silent(data, 0.1), how
         assert asker.ask(good)[0].msg_type == RESPONSE
@@ -143,9 +159,12 @@ def test_a_bad_solicit_draws_silence(world):
 def test_filters_of_a_node(world):
     me = world.node.node_id
     for filters, there in (
-        ([(1, EQ, u16(2))], True), ([(1, EQ, u16(5))], False), ([(2, EQ, u128(me))], True), ([(2, EQ, u128(me ^ 1))], False),
-        ([(1, EQ, u16(2)), (2, EQ, u128(me))], True), ([(1, EQ, u16(2)), (2, EQ, u128(1))], False), ([(0x40, EQ, b"x")], False),
-        ([(0xFF, GT, b"")], False), ([(3, LT, struct.pack(">I", 2**32 - 1))], True), ([(3, GT, struct.pack(">I", 2**32 - 1))], False),
+        ([(1, EQ, u16(2))], True), ([(1, EQ, u16(5))], False), ([(2, EQ, u128(me))], True), ([(2, EQ,
+        u128(me ^ 1))], False),
+        ([(1, EQ, u16(2)), (2, EQ, u128(me))], True), ([(1, EQ, u16(2)), (2, EQ, u128(1))], False), ([(0x40, EQ,
+        b"x")], False),
+        ([(0xFF, GT, b"")], False), ([(3, LT, struct.pack(">I", 2**32 - 1))], True), ([(3, GT, struct.pack(">I",
+        2**32 - 1))], False),
         ([(7, CONTAINS, u16(1))], False), ([(7, EQ, u16(0))], True),
     ):  # fmt: skip
         with Asker(world.node.port("discovery"), free_source()) as asker:
@@ -258,7 +277,12 @@ def test_who_is_heard(world, relay, announcers):
     tell(relay, frame(ANNOUNCE, announce_payload(second), sender=second.id))
     tell(relay, frame(ANNOUNCE, announce_payload(second), sender=second.id, sign=stranger))
     tell(relay, frame(ANNOUNCE, announce_payload(second), sender=pinned.id, sign=pinned))
-    tell(relay, frame(ANNOUNCE, announce_payload(second), sender=second.id, sign=second, nonce=int(time.time() * 1000) - 60_000))
+    tell(
+        relay,
+        frame(
+            ANNOUNCE, announce_payload(second), sender=second.id, sign=second, nonce=int(time.time() * 1000) - 60_000
+        ),
+    )
     tell(relay, frame(ANNOUNCE, announce_payload(second, health=8), sender=second.id, sign=second))
     assert second.id not in asked(relay)
 
@@ -310,8 +334,10 @@ def test_filters_of_a_relay(relay, announcers):
     assert heard(relay, key.id)
     site = struct.Struct(">I").pack
     for filters, there in (
-        ([(1, EQ, u16(codec.MEM))], True), ([(1, EQ, u16(codec.GPU))], False), ([(3, EQ, site(40))], True), ([(3, GT, site(39))], True),
-        ([(3, GT, site(40))], False), ([(3, LT, site(41))], True), ([(3, LT, site(40))], False), ([(5, EQ, site(3))], True), ([(4, EQ, site(2))], True),
+        ([(1, EQ, u16(codec.MEM))], True), ([(1, EQ, u16(codec.GPU))], False), ([(3, EQ, site(40))], True), ([(3,
+        GT, site(39))], True),
+        ([(3, GT, site(40))], False), ([(3, LT, site(41))], True), ([(3, LT, site(40))], False), ([(5, EQ,
+        site(3))], True), ([(4, EQ, site(2))], True),
         ([(7, EQ, u16(1))], True), ([(7, CONTAINS, u16(3))], False), ([(7, CONTAINS, u16(2))], True),
         ([(1, EQ, u16(codec.MEM)), (7, EQ, u16(1))], True), ([(1, EQ, u16(codec.MEM)), (7, EQ, u16(2))], False),
         ([(6, EQ, bytes(32))], True), ([(6, CONTAINS, b"\0\0x")], False), ([(6, CONTAINS, b"")], True),

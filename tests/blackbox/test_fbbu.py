@@ -7,7 +7,20 @@ from collections.abc import Iterator
 import pytest
 from blackbox.codec import BLOCK, T_DP_AUTH, tlv16, u8, u128
 from blackbox.dataplane import (
-    BAD_LENGTH, EXPIRED, HELLO, HELLO_ACK, OK, OUT_OF_RANGE, PING, PONG, READ, READ_RESP, STALE_WRITE, WRITE, WRITE_RESP, Line,
+    BAD_LENGTH,
+    EXPIRED,
+    HELLO,
+    HELLO_ACK,
+    OK,
+    OUT_OF_RANGE,
+    PING,
+    PONG,
+    READ,
+    READ_RESP,
+    STALE_WRITE,
+    WRITE,
+    WRITE_RESP,
+    Line,
 )  # fmt: skip
 from blackbox.programs import poll
 
@@ -57,15 +70,20 @@ def test_every_op(line):
 def test_refusals(line):
     last = BLOCKS - 1
     for index, count, status in (
-        (0, 0, BAD_LENGTH), (0, 3, BAD_LENGTH), (0, 2**32 - 1, BAD_LENGTH), (0, 2**23, BAD_LENGTH), (BLOCKS, 1, OUT_OF_RANGE),
-        (last, 2, OUT_OF_RANGE), (2**64 - 1, 1, OUT_OF_RANGE), (2**64 - 1, 2, OUT_OF_RANGE), (2**55, 1, OUT_OF_RANGE), (2**63, 2, OUT_OF_RANGE),
+        (0, 0, BAD_LENGTH), (0, 3, BAD_LENGTH), (0, 2**32 - 1, BAD_LENGTH), (0, 2**23, BAD_LENGTH), (BLOCKS, 1,
+        OUT_OF_RANGE),
+        (last, 2, OUT_OF_RANGE), (2**64 - 1, 1, OUT_OF_RANGE), (2**64 - 1, 2, OUT_OF_RANGE), (2**55, 1,
+        OUT_OF_RANGE), (2**63, 2, OUT_OF_RANGE),
     ):  # fmt: skip
         refused = read(line, index, count)
         assert (refused.op, refused.payload) == (READ_RESP, bytes([status, 0, 0, 0]) + bytes(4)), (index, count)
     for index, data, count, status in (
-        (0, b"", 0, BAD_LENGTH), (0, bytes(512), 2, BAD_LENGTH), (0, bytes(1024), 1, BAD_LENGTH), (0, bytes(511), 1, BAD_LENGTH),
-        (0, bytes(513), 1, BAD_LENGTH), (0, bytes(512), 3, BAD_LENGTH), (0, b"", 2**23, BAD_LENGTH), (BLOCKS, bytes(512), 1, OUT_OF_RANGE),
-        (last, bytes(1024), 2, OUT_OF_RANGE), (2**64 - 1, bytes(512), 1, OUT_OF_RANGE), (2**55, bytes(512), 1, OUT_OF_RANGE),
+        (0, b"", 0, BAD_LENGTH), (0, bytes(512), 2, BAD_LENGTH), (0, bytes(1024), 1, BAD_LENGTH), (0, bytes(511),
+        1, BAD_LENGTH),
+        (0, bytes(513), 1, BAD_LENGTH), (0, bytes(512), 3, BAD_LENGTH), (0, b"", 2**23, BAD_LENGTH), (BLOCKS,
+        bytes(512), 1, OUT_OF_RANGE),
+        (last, bytes(1024), 2, OUT_OF_RANGE), (2**64 - 1, bytes(512), 1, OUT_OF_RANGE), (2**55, bytes(512), 1,
+        OUT_OF_RANGE),
     ):  # fmt: skip
         refused = write(line, index, data, count)
         assert (refused.op, refused.payload) == (WRITE_RESP, bytes([status, 0, 0, 0])), (index, len(data), count)
@@ -103,7 +121,9 @@ def test_the_data_is_under_the_tag(line):
     if line.mode:
         assert line.dropped(good[:-1] + b"x")
         assert read(line, 0, 1).payload[8:] == bytes(512)
-    assert line.dropped(line.question(WRITE, at(0, 1) + b"d" * 512, covered=0) if line.mode == 0 else good[:70] + b"!" + good[71:])
+    assert line.dropped(
+        line.question(WRITE, at(0, 1) + b"d" * 512, covered=0) if line.mode == 0 else good[:70] + b"!" + good[71:]
+    )
 
 
 def test_another_plane_does_not_know_the_lease(world, line):

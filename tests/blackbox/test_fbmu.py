@@ -9,8 +9,22 @@ import pytest
 from blackbox import codec
 from blackbox.codec import MEM, T_DP_AUTH, tlv16, u8, u32, u128
 from blackbox.dataplane import (
-    BAD_LENGTH, ERROR, EXPIRED, HELLO, HELLO_ACK, OK, OUT_OF_RANGE, PING, PONG, READ, READ_RESP, STALE_WRITE, WRITE, WRITE_RESP,
-    Line, read_reply,
+    BAD_LENGTH,
+    ERROR,
+    EXPIRED,
+    HELLO,
+    HELLO_ACK,
+    OK,
+    OUT_OF_RANGE,
+    PING,
+    PONG,
+    READ,
+    READ_RESP,
+    STALE_WRITE,
+    WRITE,
+    WRITE_RESP,
+    Line,
+    read_reply,
 )  # fmt: skip
 from blackbox.programs import poll
 
@@ -77,14 +91,17 @@ def test_padding(line):
 def test_refusals(line):
     max_read, max_write = line.limits[1:]
     for offset, length, status in (
-        (0, 0, BAD_LENGTH), (0, max_read + 1, BAD_LENGTH), (0, 2**32 - 1, BAD_LENGTH), (SIZE, 1, OUT_OF_RANGE), (SIZE - 3, 4, OUT_OF_RANGE),
-        (2**64 - 1, 1, OUT_OF_RANGE), (2**64 - 1, 2, OUT_OF_RANGE), (2**64 - 512, 512, OUT_OF_RANGE), (2**63, 512, OUT_OF_RANGE),
+        (0, 0, BAD_LENGTH), (0, max_read + 1, BAD_LENGTH), (0, 2**32 - 1, BAD_LENGTH), (SIZE, 1, OUT_OF_RANGE),
+        (SIZE - 3, 4, OUT_OF_RANGE),
+        (2**64 - 1, 1, OUT_OF_RANGE), (2**64 - 1, 2, OUT_OF_RANGE), (2**64 - 512, 512, OUT_OF_RANGE), (2**63, 512,
+        OUT_OF_RANGE),
     ):  # fmt: skip
         refused = line.read(offset, length, padding=32)
         assert refused.op == READ_RESP
         assert refused.payload == bytes([status, 0, 0, 0]) + bytes(4), (offset, length)
     for offset, data, status in (
-        (0, b"", BAD_LENGTH), (SIZE, b"x", OUT_OF_RANGE), (SIZE - 1, b"xy", OUT_OF_RANGE), (2**64 - 1, b"xy", OUT_OF_RANGE),
+        (0, b"", BAD_LENGTH), (SIZE, b"x", OUT_OF_RANGE), (SIZE - 1, b"xy", OUT_OF_RANGE), (2**64 - 1, b"xy",
+        OUT_OF_RANGE),
         (2**64 - 1, b"x", OUT_OF_RANGE),
     ):  # fmt: skip
         refused = line.write(offset, data)

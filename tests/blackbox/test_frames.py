@@ -3,7 +3,22 @@
 import pytest
 from blackbox import codec
 from blackbox.codec import (
-    BAD_REQUEST, COMPRESSED, CONTINUED, FINAL, FRAG_V2, INVALID_OP, OK, PING, REQUEST, SIGNED, frame, lp, request, u16, u32, u128,
+    BAD_REQUEST,
+    COMPRESSED,
+    CONTINUED,
+    FINAL,
+    FRAG_V2,
+    INVALID_OP,
+    OK,
+    PING,
+    REQUEST,
+    SIGNED,
+    frame,
+    lp,
+    request,
+    u16,
+    u32,
+    u128,
 )  # fmt: skip
 from blackbox.keys import Key
 
@@ -138,7 +153,10 @@ def test_limits_before_and_after_trust(world, owner):
     too_long = owner.exchange(frame(REQUEST, sized(70_000), sender=owner.sender))
     assert refused_or_reset(too_long)
     with world.peer(None) as nobody:
-        assert codec.read_response(nobody.ask_frame(sized(4000)).payload).status in (INVALID_OP, codec.INSUFFICIENT_PERM)
+        assert codec.read_response(nobody.ask_frame(sized(4000)).payload).status in (
+            INVALID_OP,
+            codec.INSUFFICIENT_PERM,
+        )
         assert refused_or_reset(nobody.exchange(frame(REQUEST, sized(5000))))
         nobody.done(PING)
 

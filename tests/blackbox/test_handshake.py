@@ -20,8 +20,10 @@ def served_little(peer: Peer, node_id: int) -> None:
     assert int.from_bytes(peer.done(codec.GET_IDENTITY)[:16], "big") == node_id
     lease = codec.u128(1)
     for op, params in (
-        (codec.GET_INVENTORY, b""), (codec.GET_BUILD_INFO, b""), (codec.GET_THERMAL, b""), (codec.TIME_SYNC, codec.u64(1)),
-        (codec.CAP_REQUEST, codec.u32(1) + codec.u32(1) + codec.u128(0)), (codec.FENCE_GET, b""), (codec.LIST_ACTIVE, b""),
+        (codec.GET_INVENTORY, b""), (codec.GET_BUILD_INFO, b""), (codec.GET_THERMAL, b""), (codec.TIME_SYNC,
+        codec.u64(1)),
+        (codec.CAP_REQUEST, codec.u32(1) + codec.u32(1) + codec.u128(0)), (codec.FENCE_GET, b""),
+        (codec.LIST_ACTIVE, b""),
         (codec.QUERY, lease), (codec.FREE, lease), (codec.ATTACH, lease), (codec.ALLOC, codec.alloc(1)),
         (codec.RENEW, lease + codec.u32(1)), (codec.REVOKE, lease + codec.u32(0)), (codec.FENCE_SET, codec.u64(1)),
         (codec.CAP_REFRESH, codec.u32(1)), (codec.CAP_REVOKE, lease + codec.u32(1)), (codec.FENCE_CLEAR, lease),
@@ -143,7 +145,6 @@ def test_junk_is_not_amplified(world):
         retry = s.recv(65536)
         assert len(retry) < 400
         assert retry[0] & 0xF0 == 0xF0
-
 
 
 def test_another_protocol_is_refused(world):

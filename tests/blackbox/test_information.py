@@ -1,4 +1,4 @@
-"""PING, GET_IDENTITY, GET_INVENTORY, GET_BUILD_INFO, TIME_SYNC, GET_THERMAL, SCHEDULER_FENCE_GET: results byte for byte."""
+"""The questions that want no token: results byte for byte."""
 
 import time
 

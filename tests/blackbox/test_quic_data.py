@@ -7,8 +7,24 @@ import pytest
 from blackbox import codec
 from blackbox.codec import BLOCK, MEM, T_BINDING, tlv16, u16, u128
 from blackbox.dataplane import (
-    BAD_AUTH, BAD_LENGTH, ERROR, EXPIRED, HELLO, HELLO_ACK, INVALID_LEASE, OK, OUT_OF_RANGE, PING, PONG, READ, READ_RESP, WRITE, WRITE_RESP,
-    Reply, message, read_reply,
+    BAD_AUTH,
+    BAD_LENGTH,
+    ERROR,
+    EXPIRED,
+    HELLO,
+    HELLO_ACK,
+    INVALID_LEASE,
+    OK,
+    OUT_OF_RANGE,
+    PING,
+    PONG,
+    READ,
+    READ_RESP,
+    WRITE,
+    WRITE_RESP,
+    Reply,
+    message,
+    read_reply,
 )  # fmt: skip
 
 SIZE = 4 << 20
@@ -57,7 +73,12 @@ def test_memory(world, memory):
         assert got.op == READ_RESP
         assert got.payload == bytes(4) + struct.pack(">I", length) + data.ljust(length, b"\0")[:length]
         assert ask(peer, b"FBMU", PING, memory.lease_id).op == PONG
-        for offset, size, status in ((0, 0, BAD_LENGTH), (SIZE, 1, OUT_OF_RANGE), (0, (1 << 20) + 1, BAD_LENGTH), (2**64 - 1, 2, OUT_OF_RANGE)):
+        for offset, size, status in (
+            (0, 0, BAD_LENGTH),
+            (SIZE, 1, OUT_OF_RANGE),
+            (0, (1 << 20) + 1, BAD_LENGTH),
+            (2**64 - 1, 2, OUT_OF_RANGE),
+        ):
             refused = ask(peer, b"FBMU", READ, memory.lease_id, struct.pack(">QI", offset, size))
             assert refused.payload == bytes([status, 0, 0, 0]) + bytes(4)
 
@@ -109,7 +130,14 @@ def test_unknown_leases(world, block, memory):
 
 @pytest.mark.parametrize(
     "data",
-    [b"FBXX" + bytes(60), b"", b"FB", message(b"FBMU", HELLO, 1)[:40], b"FBMU\2" + bytes(51), message(b"FBMU", 0x55, 1)],
+    [
+        b"FBXX" + bytes(60),
+        b"",
+        b"FB",
+        message(b"FBMU", HELLO, 1)[:40],
+        b"FBMU\2" + bytes(51),
+        message(b"FBMU", 0x55, 1),
+    ],
     ids=["magic", "empty", "two bytes", "cut header", "version", "op"],
 )
 def test_what_cannot_be_read(world, data):
@@ -132,6 +160,8 @@ def test_the_end(world, owner):
 def test_messages_longer_than_a_mebibyte(world, memory):
     with world.peer(world.owner) as peer:
         assert hello(peer, b"FBMU", memory.lease_id).status == OK
-        stream = peer.exchange(message(b"FBMU", WRITE, memory.lease_id, struct.pack(">QI", 0, 3 << 20) + bytes(3 << 20)))
+        stream = peer.exchange(
+            message(b"FBMU", WRITE, memory.lease_id, struct.pack(">QI", 0, 3 << 20) + bytes(3 << 20))
+        )
         assert stream.reset == 1 or read_reply(bytes(stream.data)).status == BAD_LENGTH
         peer.done(codec.PING)

@@ -5,9 +5,35 @@ import time
 import pytest
 from blackbox import codec
 from blackbox.codec import (
-    ALLOC, BAD_REQUEST, CAP_REFRESH, CAP_REQUEST, CAP_REVOKE, INSUFFICIENT_PERM, INVALID_TOKEN, LIST_ACTIVE, OK, P_ADMIN, P_ALLOC,
-    P_DELEGATE, P_READ, P_RENEW, P_REVOKE, P_WRITE, RATE_LIMITED, RENEW, alloc, audience, depth, range_caveat, rate_limit,
-    read_grant, read_token, time_bound, u32, u64, u128,
+    ALLOC,
+    BAD_REQUEST,
+    CAP_REFRESH,
+    CAP_REQUEST,
+    CAP_REVOKE,
+    INSUFFICIENT_PERM,
+    INVALID_TOKEN,
+    LIST_ACTIVE,
+    OK,
+    P_ADMIN,
+    P_ALLOC,
+    P_DELEGATE,
+    P_READ,
+    P_RENEW,
+    P_REVOKE,
+    P_WRITE,
+    RATE_LIMITED,
+    RENEW,
+    alloc,
+    audience,
+    depth,
+    range_caveat,
+    rate_limit,
+    read_grant,
+    read_token,
+    time_bound,
+    u32,
+    u64,
+    u128,
 )  # fmt: skip
 from blackbox.keys import Key
 from blackbox.programs import poll
@@ -27,7 +53,13 @@ def test_a_token_says_what_was_granted(world, owner):
     before = int(time.time())
     token = owner.token(P_READ | P_ALLOC, ttl=40)
     assert (token.issuer, token.audience) == (world.node.node_id, world.owner.id)
-    assert (token.perms, token.resource_id, token.lease_id, token.generation, token.epoch) == (P_READ | P_ALLOC, 0, 0, 0, 0)
+    assert (token.perms, token.resource_id, token.lease_id, token.generation, token.epoch) == (
+        P_READ | P_ALLOC,
+        0,
+        0,
+        0,
+        0,
+    )
     assert before - 1 <= token.issued_at <= time.time() + 1
     assert token.expires_at == token.issued_at + 40
     assert token.caveats == ()
