@@ -93,6 +93,8 @@ def encode(type_name: str | None, given: str, batch: bool, as_json: bool) -> Non
 def _named(type_name: str | None) -> str:
     if type_name is None:
         raise click.UsageError("TYPE is missing; fabricbios wire --types lists them")
+    if type_name not in TYPES and type_name != sequence.TYPE:
+        raise click.UsageError(f"unknown type {type_name!r}; fabricbios wire --types lists them")
     return type_name
 
 

@@ -116,6 +116,10 @@ def _merged(old: dict[str, Any], new: Any, path: Path) -> dict[str, Any]:
     peers = new.get("peer", {})
     if not isinstance(peers, dict) or not all(isinstance(p, dict) for p in (*peers.values(), new.get("default", {}))):
         raise ConfigError(f"{path}: policy.peer: each peer is a table")
+    try:
+        _policy(new)  # while it is known whose words they are
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from None
     return {
         "default": {**old.get("default", {}), **new.get("default", {})},
         "peer": {**old.get("peer", {}), **peers},
@@ -134,6 +138,7 @@ def _policy(tables: Mapping[str, Any]) -> Policy:
     return Policy(default, peers)
 
 
+_NAMES: dict[str, type[Perm | ResourceType]] = {"perms": Perm, "kinds": ResourceType}
 _LIMITS: dict[str, Callable[[Any], Any]] = {
     "perms": lambda raw: sum((Perm[word.upper()] for word in raw), Perm(0)),
     "kinds": lambda raw: frozenset(ResourceType[word.upper()] for word in raw),
@@ -152,7 +157,8 @@ def _limits(table: Mapping[str, Any], base: Limits, where: str) -> Limits:
         try:
             values[key] = _LIMITS[key](raw)
         except KeyError as e:
-            raise ConfigError(f"{where}.{key}: {e.args[0]!r} is no name there") from None
+            names = ", ".join(name.lower() for name in _NAMES[key].__members__)
+            raise ConfigError(f"{where}.{key}: {str(e.args[0]).lower()!r} is none of {names}") from None
         except (ValueError, TypeError) as e:
             raise ConfigError(f"{where}.{key}: {e}") from None
     return base._replace(**values)
