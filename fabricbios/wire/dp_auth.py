@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache
 
-from fabricbios.errors import LocalMisuse
+from fabricbios.errors import LocalMisuse, Unsupported
 from fabricbios.model import DpAuth, DpOp
 from fabricbios.wire.dataplane import DP_HEADER_SIZE, TAGGED_SIZE
 
@@ -34,7 +33,8 @@ def question_message(datagram: Buffer, mode: DpAuth) -> bytes:
 class Tagger:
     """Makes tags with one lease's key. Key schedules are prepared once; each tag copies them.
 
-    Raise LocalMisuse for a key that is not 32 bytes.
+    A tagger belongs to one thread. Raise LocalMisuse for a key that is not 32 bytes, Unsupported for a mode whose
+    hash function is missing.
     """
 
     __slots__ = ("_make", "mode")
@@ -94,15 +94,20 @@ def _blake2s(dp_key: bytes) -> Callable[[Buffer], bytes]:
 
 
 def _siphash(dp_key: bytes) -> Callable[[Buffer], bytes]:
-    siphash, key = _libsodium_siphash(), dp_key[:16]
-    return lambda m: siphash(bytes(m), key)
+    # PyNaCl's own crypto_shorthash_siphashx24 checks and allocates for longer than the hash takes.
+    from nacl._sodium import ffi, lib  # 40 ms to import: only who needs it
 
+    if not lib.PYNACL_HAS_CRYPTO_SHORTHASH_SIPHASHX24:
+        raise Unsupported("SipHash-2-4 with 128 bits", "libsodium was built without it")
+    hash_into, view_of = lib.crypto_shorthash_siphashx24, ffi.from_buffer
+    key, out = ffi.new("unsigned char[16]", dp_key[:16]), ffi.new("unsigned char[16]")
+    tag = ffi.buffer(out)
 
-@lru_cache(maxsize=1)
-def _libsodium_siphash() -> Callable[[bytes, bytes], bytes]:
-    from nacl.bindings import crypto_shorthash_siphashx24  # 40 ms to import: only who needs it
+    def make(m: Buffer) -> bytes:
+        hash_into(out, view_of(m), len(m), key)
+        return bytes(tag)
 
-    return crypto_shorthash_siphashx24
+    return make
 
 
 _MAKERS: dict[DpAuth, Callable[[bytes], Callable[[Buffer], bytes]]] = {
