@@ -15,9 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyroute2.iproute.linux import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from fabricbios.dataplane import xdp_program
 from fabricbios.dataplane.slots import Extent, Plane, SlotLease
 from fabricbios.dataplane.xdp_layout import CounterRecord
@@ -36,6 +33,8 @@ _FLAGS = {CounterRecord.NATIVE: bpf.XDP_FLAGS_DRV_MODE, CounterRecord.GENERIC: b
 
 def self_test(mode: CounterRecord) -> str:
     """Return "" if a READ over a veth pair was answered by the program in this mode, else what happened."""
+    from pyroute2.netlink.exceptions import NetlinkError  # 14 MiB and a third of a start: only where XDP is tried
+
     try:
         with _pair() as (asker, answerer), _lease(mode) as (maps, program):
             links = [bpf.link_xdp(program, index, _FLAGS[mode]) for index in (asker, answerer)]
@@ -51,6 +50,8 @@ def self_test(mode: CounterRecord) -> str:
 @contextmanager
 def _pair() -> Iterator[tuple[int, int]]:
     """Make the pair; one that a killed predecessor left goes first. Yield both interface indexes."""
+    from pyroute2.iproute.linux import IPRoute
+
     with IPRoute() as route:  # type: ignore[no-untyped-call]
         for left in route.link_lookup(ifname=ASKER):
             route.link("del", index=left)
