@@ -3,7 +3,8 @@
 The whole path of a request without sockets: frame decoded, token's MAC verified, the lease changed, effects
 handed out and reported as done, the answer packed. The peer is the least that any node must do for one
 renewal: decode its frame and request, verify the token, pack an answer. Expiry: a tenth of the leases end,
-1,000 a second; lateness is how long after its end the undo of a lease is handed out, in real time here.
+10,000 a second; lateness is how long after its end the undo of a lease is handed out, in real time here, and what
+the ends take of a processor says how many a second could be kept up with.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ HOLDER = 1
 PEER = peer_of(HOLDER)
 TOKEN = mint(Token(token_id=1, issuer=NODE_ID, perms=255, expires_at=1 << 62), TOKEN_KEY).pack()
 STEPS = ("slot",)
-LIVE = 100_000
+LIVE, ENDS = 100_000, 10_000  # ends a second
+PATIENCE = 60.0  # seconds
 
 
 def node_with(clock: SimClock) -> Node:
@@ -63,7 +65,7 @@ def drive(node: Node, now: Instant) -> None:
 
 
 def fill(node: Node, clock: SimClock, count: int) -> list[int]:
-    """Alloc leases 100 us apart, every tenth for 100 s, the others for hours; return the ids of the others."""
+    """Alloc leases 10 us apart, every tenth for 100 s, the others for hours; return the ids of the others."""
     ids = []
     for i in range(count):
         secs = 10_000 if i % 10 else 100
@@ -72,7 +74,7 @@ def fill(node: Node, clock: SimClock, count: int) -> list[int]:
         for data, _ in node.datagrams_to_send(clock.now):
             if i % 10:
                 ids.append(LeaseAllocResult.unpack(Response.unpack(Frame.unpack(data).payload).result).lease_id)
-        clock.advance(100e-6)
+        clock.advance(10e-6)
     node.events()
     return ids
 
@@ -114,14 +116,14 @@ def least(count: int) -> float:
     return count / (time.process_time() - start)
 
 
-def lateness_ms(node: Node, clock: SimClock, seconds: float) -> list[float]:
-    """Let real time run over the ends and return how late each teardown began, in ms."""
+def lateness_ms(node: Node, clock: SimClock, count: int) -> list[float]:
+    """Let real time run over `count` ends and return how late each teardown began, in ms."""
     first = node.next_deadline()
     assert first is not None
     ahead = first - time.monotonic_ns() - int(0.2 * NS)  # the first end is 0.2 s away
     late: list[float] = []
-    stop = time.monotonic() + seconds
-    while time.monotonic() < stop:
+    stop = time.monotonic() + PATIENCE
+    while len(late) < count and time.monotonic() < stop:
         now = Instant(time.monotonic_ns() + ahead, clock.now.unix_ms)
         node.handle_timer(now)
         while (effect := node.next_effect()) is not None:
@@ -144,14 +146,17 @@ def rows(quick: bool) -> Sequence[Row]:
     pairs = [(renewals(node, clock, ids, 5000), least(5000)) for _ in range(rounds)]
     ours, peer = (statistics.median(values) for values in zip(*pairs, strict=True))
     spread = (max(p[0] for p in pairs) - min(p[0] for p in pairs)) / ours
-    late = sorted(lateness_ms(node, clock, LIVE / 10_000 + 1))
+    spent = time.process_time()
+    late = sorted(lateness_ms(node, clock, LIVE // 10))
+    spent = time.process_time() - spent
     assert len(late) == LIVE // 10, f"{len(late)} leases of {LIVE // 10} ended"
     p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
     live = f"{LIVE:,} live"
     return [
         Row(f"renewals, {live}", ours, "1/CPU s", "decode, verify, encode alone", peer, ours / peer, rounds, spread),
-        Row(f"expiry lateness p50, {live}, 1,000 ends/s", p50, "ms", "", None, None, 1, 0.0),
-        Row(f"expiry lateness p99, {live}, 1,000 ends/s", p99, "ms", "", None, None, 1, 0.0),
+        Row(f"expiries, {live}", len(late) / spent, "1/CPU s", "", None, None, 1, 0.0),
+        Row(f"expiry lateness p50, {live}, {ENDS:,} ends/s", p50, "ms", "", None, None, 1, 0.0),
+        Row(f"expiry lateness p99, {live}, {ENDS:,} ends/s", p99, "ms", "", None, None, 1, 0.0),
         Row("memory a live lease", size, "bytes", "", None, None, 1, 0.0),
     ]
 
