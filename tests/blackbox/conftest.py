@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from blackbox import programs
+from blackbox import codec, programs
 from blackbox.codec import Grant
 from blackbox.keys import Key, write_keys
 from blackbox.programs import Program
@@ -113,3 +113,12 @@ def ended_lease(world: World) -> tuple[Grant, float]:
         lease = peer.lease(60)
         peer.free(lease.lease_id)
     return lease, time.monotonic()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def half_asked(world: World) -> Iterator[tuple[Peer, int, float]]:
+    """A question begun as the session begins, and never ended: looked at when its time is up."""
+    with world.peer(world.owner) as peer:
+        stream = peer.open(codec.frame(codec.REQUEST, codec.request(codec.PING), sender=peer.sender)[:50], fin=False)
+        peer.pump(lambda: False, 0.05)
+        yield peer, stream, time.monotonic()

@@ -55,6 +55,28 @@ def listed(payload: bytes) -> list[bytes]:
     return found
 
 
+def rejoined(pieces: list[bytes], *, v2: bool) -> bytes:
+    """Put a RESPONSE's fragments together by hand, holding the rules of fragmentation."""
+    assert all(len(p) <= 1400 for p in pieces)
+    whole, shared = b"", set()
+    for n, piece in enumerate(pieces):
+        msg_type, flags, length = piece[5], int.from_bytes(piece[6:8], "big"), int.from_bytes(piece[40:44], "big")
+        assert msg_type == codec.RESPONSE
+        assert bool(flags & codec.FRAG_V2) is v2
+        last = codec.FINAL if len(pieces) > 1 else 0
+        marks = flags & (codec.CONTINUED | codec.FINAL)
+        assert marks == (last if n == len(pieces) - 1 else codec.CONTINUED)
+        if v2:
+            assert int.from_bytes(piece[44:48], "big") == len(whole)
+        start = 52 if v2 else 44
+        whole += piece[start : start + length]
+        shared.add((piece[8:40], piece[48:52] if v2 else b""))
+    assert len(shared) == 1, "fragments of one message share request_id, nonce, sender and total"
+    if v2:
+        assert int.from_bytes(pieces[0][48:52], "big") == len(whole)
+    return whole
+
+
 class Asker:
     """A UDP socket that keeps its source address, from `source` on loopback."""
 
@@ -82,6 +104,15 @@ class Asker:
                 return self.socket.recv(65536)
         return None
 
+    def receive_pieces(self) -> list[bytes]:
+        """Receive the frames of one answer, up to its last."""
+        pieces: list[bytes] = []
+        while not pieces or int.from_bytes(pieces[-1][6:8], "big") & codec.CONTINUED:
+            raw = self.receive_raw()
+            assert raw is not None, f"no answer, or no end after {len(pieces)} fragments"
+            pieces.append(raw)
+        return pieces
+
     def ask(self, data: bytes, seconds: float = PATIENCE) -> tuple[Frame, bytes]:
         """Send, return the answering frame and its bytes."""
         self.send(data)
@@ -95,11 +126,8 @@ class Asker:
 
     def entries(self, filters: list[tuple[int, int, bytes]] | None = None) -> list[bytes]:
         """Ask as a proper client does: padded, and again with the cookie where one is wanted."""
-        found, _ = self.ask(framed(solicit(filters), 1200))
+        found, raw = self.ask(framed(solicit(filters), 1200))
         if found.msg_type == codec.SOLICIT_RETRY:
-            cookie = Reader(found.payload).lp()
-            found, _ = self.ask(framed(solicit(filters, cookie), 0))
-        if found.msg_type == codec.ANNOUNCE:
-            return [found.payload]
-        assert found.msg_type == codec.RESPONSE
-        return listed(found.payload)
+            self.send(framed(solicit(filters, Reader(found.payload).lp()), 0))
+            return listed(rejoined(self.receive_pieces(), v2=False))
+        return listed(rejoined([raw], v2=False))

@@ -1,14 +1,19 @@
 """D4, D5 and the relay discovery profile on UDP 5700: a node's word, a relay's, and badly asked questions."""
 
+import itertools
 import select
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 
 import pytest
 from blackbox import codec
 from blackbox.codec import (
     ANNOUNCE,
+    COMPRESSED,
+    CONTINUED,
+    FINAL,
     FRAG_V2,
     RESPONSE,
     SOLICIT_RETRY,
@@ -19,10 +24,11 @@ from blackbox.codec import (
     tlv16,
     u8,
     u16,
+    u32,
     u64,
     u128,
 )  # fmt: skip
-from blackbox.discovery import Asker, announce_payload, framed, listed, solicit, summary
+from blackbox.discovery import Asker, announce_payload, framed, listed, rejoined, solicit, summary
 from blackbox.keys import Key, holds, id_of, write_keys
 from blackbox.programs import Program, poll
 from blackbox.sources import free_source
@@ -355,11 +361,124 @@ def test_nothing_longer_than_an_unproven_question(relay):
             assert len(raw) <= len(question)
 
 
-def test_a_proven_answer_may_be_cut_in_fragments_only_when_asked(relay, announcers):
-    """Without FRAG_V2 in the question no fragment carries offsets."""
+# ---- fragments and compression
+
+
+def cut(key: Key, payload: bytes, at: list[int], *, v2: bool) -> list[bytes]:
+    """Cut an ANNOUNCE at these offsets; each fragment signed for itself, one nonce for all."""
+    shared = {"sender": key.id, "nonce": codec.fresh_nonce(), "request_id": codec.fresh_nonce(), "sign": key}
+    frames = []
+    for start, end in itertools.pairwise([0, *at, len(payload)]):
+        flags = (FINAL if end == len(payload) else CONTINUED) | (FRAG_V2 if v2 else 0)
+        offsets = u32(start) + u32(len(payload)) if v2 else b""
+        frames.append(frame(ANNOUNCE, payload[start:end], flags=flags, middle=offsets, **shared))
+    return frames
+
+
+def newcomer(world, **fields) -> tuple[Key, bytes]:
+    """Return a certified key and an ANNOUNCE payload of its own with a dozen resources."""
+    key = Key.new()
+    resources = u16(12) + b"".join(summary(resource_id=n) for n in range(12))
+    certificate = tlv16(0x806, codec.certificate(key, world.controller))
+    return key, announce_payload(key, resources=resources, extensions=certificate, **fields)
+
+
+def tell_all(relay: Program, frames: list[bytes]) -> None:
+    """From one address: reassembly is keyed by it."""
     with Asker(relay.port("discovery"), free_source()) as asker:
-        answer, _ = asker.ask(framed(solicit(), 1200))
-        assert not answer.flags & FRAG_V2
+        for data in frames:
+            asker.send(data)
+
+
+@pytest.mark.parametrize("v2", [True, False], ids=["FRAG_V2", "legacy"])
+def test_an_announce_in_fragments(world, relay, v2):
+    """It is heard, and has no ANNOUNCE_PROOF."""
+    key, payload = newcomer(world)
+    frames = cut(key, payload, [200, 500], v2=v2)
+    tell_all(relay, frames[::-1] if v2 else frames)
+    entry = heard(relay, key.id)
+    assert entry
+    tags = [tag for tag, _ in read_announce(entry).extensions]
+    assert 0x808 in tags
+    assert 0x809 not in tags
+
+
+def test_fragments_that_do_not_fit(world, relay):
+    """Overlapping, disagreeing, marked wrong, or one too few: never heard."""
+    keys = {}
+    for spoil in ("nothing", "overlap", "total", "both marks", "no final", "unsigned", "other nonce"):
+        key, payload = newcomer(world)
+        end, nonce = len(payload), codec.fresh_nonce()
+        start, total, flags, second_nonce, sign = 400, end, FINAL, nonce, key
+        match spoil:
+            case "overlap":
+                start = 399
+            case "total":
+                total = end + 1
+            case "both marks":
+                flags = FINAL | CONTINUED
+            case "no final":
+                flags = CONTINUED
+            case "unsigned":
+                sign = None
+            case "other nonce":
+                second_nonce += 1
+        shared = {"sender": key.id, "request_id": nonce}
+        first = frame(
+            ANNOUNCE,
+            payload[:400],
+            flags=FRAG_V2 | CONTINUED,
+            middle=u32(0) + u32(end),
+            nonce=nonce,
+            sign=key,
+            **shared,
+        )
+        offsets = u32(start) + u32(total)
+        second = frame(
+            ANNOUNCE, payload[start:], flags=FRAG_V2 | flags, middle=offsets, nonce=second_nonce, sign=sign, **shared
+        )
+        tell_all(relay, [first, second])
+        keys[spoil] = key.id
+    assert heard(relay, keys.pop("nothing"))
+    there = asked(relay)
+    assert [spoil for spoil, key_id in keys.items() if key_id in there] == []
+
+
+def test_compression(world, relay):
+    """One complete zlib stream and nothing after it; past 256 KiB inflating stops."""
+    key, payload = newcomer(world)
+    tell(relay, frame(ANNOUNCE, zlib.compress(payload), flags=COMPRESSED, sender=key.id, sign=key))
+    assert heard(relay, key.id)
+    bad = []
+    for how in ("trailing", "no end", "not deflated", "too long"):
+        key, payload = newcomer(world)
+        whole = zlib.compress(payload)
+        data = {
+            "trailing": whole + b"x",
+            "no end": whole[:-1],
+            "not deflated": payload,
+            "too long": zlib.compress(payload + bytes(300_000)),
+        }[how]
+        tell(relay, frame(ANNOUNCE, data, flags=COMPRESSED, sender=key.id, sign=key))
+        bad.append(key.id)
+    assert not set(bad) & set(asked(relay))
+
+
+def test_a_long_answer(world, relay):
+    """In FRAG_V2 fragments to who can take them, in legacy ones to others; each frame at most 1400 bytes."""
+    for _ in range(4):
+        key, payload = newcomer(world)
+        tell(relay, frame(ANNOUNCE, payload, sender=key.id, sign=key))
+        assert heard(relay, key.id)
+    for v2 in (True, False):
+        with Asker(relay.port("discovery"), free_source()) as asker:
+            retry, _ = asker.ask(framed(solicit(), 80))
+            payload = solicit(cookie=Reader(retry.payload).lp())
+            offsets = u32(0) + u32(len(payload)) if v2 else b""
+            asker.send(frame(codec.SOLICIT, payload, flags=FRAG_V2 if v2 else 0, middle=offsets))
+            pieces = asker.receive_pieces()
+            assert len(pieces) > 1
+            assert len(listed(rejoined(pieces, v2=v2))) >= 4
 
 
 def test_relay_ends_well(relay):

@@ -312,6 +312,13 @@ def test_expired_answers_end_after_30_seconds(world, ended_lease):
         assert time.monotonic() - freed_at > 29
 
 
+def test_an_unfinished_stream_is_reset_after_10_seconds(half_asked):
+    peer, stream, asked_at = half_asked
+    peer.pump(lambda: peer.streams[stream].over, max(1.0, asked_at + 15 - time.monotonic()))
+    assert peer.streams[stream].reset is not None
+    assert not peer.streams[stream].data
+
+
 def test_the_log_holds_no_secret(world, tofu):
     for node in (world.node, tofu):
         assert "Traceback" not in node.said()
