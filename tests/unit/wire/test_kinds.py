@@ -5,7 +5,12 @@ import pytest
 from fabricbios.errors import LocalMisuse, WireError
 from fabricbios.wire.description import Struct
 from fabricbios.wire.fields import (
+    I32,
+    U8,
     U16,
+    U32,
+    U64,
+    U128,
     bytes16,
     bytes_,
     choice,
@@ -306,3 +311,12 @@ def test_reserved_bytes_are_ignored_and_sent_zero():
     data = bytes.fromhex("4d47 ffff 00000001 00000002 6b6579 00000003")
     assert WithArray.unpack(data) == ARRAY
     assert ARRAY.pack()[2:4] == b"\0\0"
+
+
+def test_numbers_know_their_width():
+    """What the C header, the dissector and the property tests ask of a kind."""
+    found = [(k.text, k.size, k.bits, k.signed) for k in (U8, U16, U32, U64, I32, U128)]
+    assert found == [
+        ("u8", 1, 8, False), ("u16", 2, 16, False), ("u32", 4, 32, False), ("u64", 8, 64, False),
+        ("i32", 4, 32, True), ("u128", 16, 128, False),
+    ]  # fmt: skip
