@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from fabricbios.cli.output import document, node_options
+from fabricbios.cli.output import CLOSED, document, node_options
 from fabricbios.cli.session import Size, find_lease, kinds_by_resource, with_node
 from fabricbios.client import Node
 from fabricbios.client.leases import DataLease
@@ -68,6 +68,8 @@ def _options(command: Any) -> Any:
 @click.pass_context
 def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, binding: str, as_json: bool) -> None:
     """Copy bytes of a lease to standard output."""
+    if "stdout" in CLOSED:
+        raise ConfigError("standard output is closed: redirect it to a file, or pipe it")
     out = sys.stdout.buffer
     if out.isatty():
         raise ConfigError("standard output is a terminal: redirect it to a file, or pipe it")
@@ -93,6 +95,8 @@ def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, bin
 @click.pass_context
 def write(ctx: click.Context, lease_id: str, offset: int, binding: str, as_json: bool) -> None:
     """Copy standard input into a lease. Input that does not fit fails before its first byte too many is sent."""
+    if "stdin" in CLOSED:
+        raise ConfigError("standard input is closed: redirect it from a file, or pipe something into it")
     source = sys.stdin.buffer
 
     async def work(node: Node) -> int:

@@ -10,17 +10,21 @@ from typing import Any
 
 import click
 
-from fabricbios.cli.output import document, duration, node_options, print_json, size
+from fabricbios.cli.output import document, duration, group_options, node_options, print_json, size
 from fabricbios.cli.session import Size, Time, with_node
 from fabricbios.client import Lease, Node, Wish
 from fabricbios.client.reach import read_bindings
+from fabricbios.errors import Disconnected
 from fabricbios.model import Binding, DpAuth, ResourceType, Transport, hex128
 from fabricbios.wire import Limits
 
 MAX_U32 = 0xFFFFFFFF
+_LOOK = 0.5  # seconds between two looks at whether the lease still lives
+_LATE = 5.0  # seconds that a node may be late with its answer
 
 
 @click.group()
+@group_options
 def lease() -> None:
     """Lease memory or block storage of the node of -H."""
 
@@ -98,13 +102,24 @@ async def _held(node: Node, wish: Wish, as_json: bool) -> None:
         _show(described(node, wish, held.lease_id, held.expires_at, held.bindings), as_json)
         if not as_json:
             click.echo("holding it; Ctrl-C frees it", err=True)
-        while not enough.is_set() and held.over is None:
-            try:
-                await asyncio.wait_for(enough.wait(), 0.5)
-            except TimeoutError:
-                continue
+        await _until(enough, held)
         if held.over is not None:
             raise held.over
+
+
+async def _until(enough: asyncio.Event, held: Lease) -> None:
+    """Wait until somebody says enough, or the lease is over. Disconnected when it must be, and nobody can tell."""
+    loop = asyncio.get_running_loop()
+    patience = held.wish.ttl + held.wish.grace + _LATE
+    ends, renewed = held.expires_at, loop.time()
+    while not enough.is_set() and held.over is None:
+        try:
+            await asyncio.wait_for(enough.wait(), _LOOK)
+        except TimeoutError:
+            if held.expires_at != ends:
+                ends, renewed = held.expires_at, loop.time()
+            if loop.time() > renewed + patience:
+                raise Disconnected("the node does not answer any more, and the lease is over by now") from None
 
 
 def described(node: Node, wish: Wish, lease_id: int, expires_at: int, tlvs: tuple[Any, ...]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 import click
 
 from fabricbios import __version__
-from fabricbios.cli.output import report
+from fabricbios.cli.output import json_option, open_closed_streams, report
 
 # command -> module under fabricbios.cli that holds it under the attribute named here
 COMMANDS = {
@@ -60,28 +60,51 @@ class LazyGroup(click.Group):
     "-H", "--host", envvar="FABRICBIOS_NODE", default="127.0.0.1:5701", metavar="HOST[:PORT]", help="The node."
 )
 @click.option("--identity", envvar="FABRICBIOS_IDENTITY", default=None, metavar="DIR", help="This client's key.")
+@json_option
 @click.pass_context
-def cli(ctx: click.Context, host: str, identity: str | None) -> None:
+def cli(ctx: click.Context, host: str, identity: str | None, as_json: bool) -> None:
     """Lease another machine's memory, disks and devices, and use them as your own.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the node, 4 cannot reach the node,
     5 this machine lacks a facility, 130 interrupted.
     """
-    ctx.obj = {"host": host, "identity": identity}
+    ctx.obj = {"host": host, "identity": identity, "as_json": as_json}
 
 
 def main() -> None:
     """Entry point. The one place where anything at all is caught and told in one line."""
+    open_closed_streams()
     try:
-        code = cli.main(standalone_mode=False)
-    except click.ClickException as e:
+        code = _run()
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         sys.exit(e.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # who reads us has had enough
-        sys.exit(1)
+        _drop_output()
+        sys.exit(1)  # who reads us has had enough
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get("FABRICBIOS_DEBUG"):
             raise
-        sys.exit(report(e, "--json" in sys.argv))
+        code = report(e, "--json" in sys.argv)
+        _drop_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run() -> object:
+    """Run the command that was typed. `cli.main` would keep a broken pipe and an interrupt to itself."""
+    if "_FABRICBIOS_COMPLETE" in os.environ:
+        cli.main(prog_name="fabricbios")
+    try:
+        with cli.make_context("fabricbios", sys.argv[1:]) as ctx:
+            return cli.invoke(ctx)
+    except click.exceptions.Exit as e:
+        return e.exit_code
+
+
+def _drop_output() -> None:
+    """What standard output would not take is not tried again at our end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,9 +26,19 @@ _REMEDY = {
 }
 
 
-def json_option(command: Any) -> Any:
+def _either(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    """--json counts wherever it stands."""
+    said = ctx.find_root().ensure_object(dict)
+    said["as_json"] = value or bool(said.get("as_json"))
+    return bool(said["as_json"])
+
+
+def json_option(command: Any, **settings: Any) -> Any:
     """Give a command the --json flag every command has."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one document for scripts.")(command)
+    flag = click.option(
+        "--json", "as_json", is_flag=True, callback=_either, help="Print one document for scripts.", **settings
+    )
+    return flag(command)
 
 
 def _remember(key: str) -> Any:
@@ -38,13 +49,22 @@ def _remember(key: str) -> Any:
     return callback
 
 
-def node_options(command: Any) -> Any:
-    """Let -H and --identity stand behind the command too, as people type them, and add --json."""
+def _whom_options(command: Any) -> Any:
     for names, key, metavar in ((("-H", "--host"), "host", "HOST[:PORT]"), (("--identity",), "identity", "DIR")):
         command = click.option(
             *names, metavar=metavar, expose_value=False, callback=_remember(key), help=f"As `fabricbios {names[0]}`."
         )(command)
-    return json_option(command)
+    return command
+
+
+def node_options(command: Any) -> Any:
+    """Let -H and --identity stand behind the command too, as people type them, and add --json."""
+    return json_option(_whom_options(command))
+
+
+def group_options(group: Any) -> Any:
+    """The same between a group's name and its command's."""
+    return json_option(_whom_options(group), expose_value=False)
 
 
 def document(noun: str, **fields: Any) -> dict[str, Any]:
@@ -108,8 +128,11 @@ def failure(error: BaseException) -> tuple[int, str, str]:
         return EXIT_UNREACHABLE, str(error), remedy
     if isinstance(error, Unsupported):
         return EXIT_LACKING, str(error), "fabricbios doctor shows what this machine can do"
+    if isinstance(error, click.ClickException):
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fabricbios"
+        return error.exit_code, " ".join(error.format_message().split()), f"{path} --help"
     if isinstance(error, Untrusted):
-        return EXIT_FAILED, str(error), "if the change is right: fabricbios trust forget"
+        return EXIT_FAILED, str(error), ""
     if isinstance(error, ConfigError):
         return EXIT_USAGE, str(error), ""
     if isinstance(error, OSError):
@@ -120,6 +143,17 @@ def failure(error: BaseException) -> tuple[int, str, str]:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return EXIT_INTERRUPTED, "interrupted", ""
     return EXIT_FAILED, f"{type(error).__name__}: {error}", "this is a bug: please report it"
+
+
+CLOSED: set[str] = set()
+
+
+def open_closed_streams() -> None:
+    """Give back what was closed at our start (`>&-`) as /dev/null: else the next file opened would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            CLOSED.add(name)
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as we live
 
 
 def report(error: BaseException, as_json: bool) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from fabricbios.cli.identity import identity_directory
-from fabricbios.client import Node, connect
+from fabricbios.client import Identity, Node, connect
 from fabricbios.errors import ConfigError, LeaseExpired, NotFound, Revoked
 from fabricbios.model import CONTROL_PORT, LeaseStatus, ResourceType, Status, hex128
 from fabricbios.wire import ActiveLease
@@ -34,11 +35,22 @@ def with_node(ctx: click.Context, work: Callable[[Node], Awaitable[T]]) -> T:
     """Connect to the node of -H, do `work` with it, say goodbye; return what it returned."""
     host, port = node_address(ctx.find_root().obj["host"])
 
+    directory = _usable(identity_directory(ctx))
+
     async def session() -> T:
-        async with connect(host, port, identity=identity_directory(ctx)) as node:
+        async with connect(host, port, identity=directory) as node:
             return await work(node)
 
     return asyncio.run(session())
+
+
+def _usable(directory: Path) -> Path:
+    """Return the identity's directory, with a key in it. ConfigError where none can be read or made."""
+    try:
+        Identity.load_or_create(directory)
+    except OSError as e:
+        raise ConfigError(f"identity {directory}: {e.strerror}: name a directory of yours with --identity") from None
+    return directory
 
 
 async def find_lease(node: Node, text: str) -> ActiveLease:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fabricbios.cli.output import document, duration, node_options, print_json
+from fabricbios.cli.output import document, duration, group_options, node_options, print_json
 from fabricbios.cli.session import Size, Time, find_lease_id, with_node
 from fabricbios.client import Node
 from fabricbios.errors import ConfigError, LocalMisuse, WireError
@@ -19,6 +19,7 @@ from fabricbios.wire.token import attenuate as narrowed
 
 
 @click.group()
+@group_options
 def token() -> None:
     """Capability tokens: who may do what, for how long."""
 

@@ -15,7 +15,7 @@ import click
 
 from fabricbios.cli.enrolment import approve, enroll, pending
 from fabricbios.cli.identity import identity_directory
-from fabricbios.cli.output import document, node_options, print_json, print_table
+from fabricbios.cli.output import document, group_options, node_options, print_json, print_table
 from fabricbios.cli.trust_change import print_change, save_key, trust_dir_option
 from fabricbios.client import known_nodes
 from fabricbios.daemon.settings import BY_KEY, parse_endpoint
@@ -41,6 +41,7 @@ ca_option = click.option(
 
 
 @click.group()
+@group_options
 def trust() -> None:
     """Pin keys, forget them, and certify many with a controller's key."""
 

@@ -47,7 +47,8 @@ def test_luck_reaches_the_dark_corners() -> None:
 
 def test_without_bad_luck_nothing_is_lost_and_every_node_is_found_at_once() -> None:
     told = play(seed=3, loss=0.0, failures=0.0)
-    assert told.wire["lost"] == told.crashes["kills"] == told.crashes["reboots"] == told.leases["fenced"] == 0
+    assert told.wire["lost"] == told.crashes["reboots"] == told.leases["fenced"] == 0
+    assert told.crashes["kills"] == HARD.nodes, "of each the last, with which it comes to rest"
     assert 0 < told.discovery["worst_secs"] < 2
 
 
