@@ -31,15 +31,19 @@ class NodeProcess:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> dict:
+        self.spawn()
+        line = self.process.stdout.readline()
+        assert line.startswith("ready "), (line, self.said())
+        self.ready = json.loads(line[6:])
+        return self.ready
+
+    def spawn(self) -> None:
+        """Start it and do not wait."""
         self.log = (self.directory / "node.log").open("a")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "fabricbios.daemon", "node", *self.flags],
             stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
-        line = self.process.stdout.readline()
-        assert line.startswith("ready "), (line, self.said())
-        self.ready = json.loads(line[6:])
-        return self.ready
 
     def said(self) -> str:
         return (self.directory / "node.log").read_text()

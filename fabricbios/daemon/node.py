@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import secrets
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from random import SystemRandom
 
 from fabricbios.core.node import Node, Setup
@@ -43,6 +45,7 @@ LEARNED = "trust.d"
 def run(config: Config, reload: Callable[[], Config], discovery: bool = True) -> int:
     """Serve until a signal ends it; return the exit code. ConfigError, AlreadyRunning, OSError before it serves."""
     log.set_up(config.log_format)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and leased bytes are in our memory, and our servers'
     state = StateDir(config.state_dir)
     state.acquire()
     try:
@@ -57,17 +60,21 @@ class NodeService:
     def __init__(self, config: Config, reload: Callable[[], Config], state: StateDir, discovery: bool) -> None:
         self._config, self._reload, self._state, self._discovers = config, reload, state, discovery
         self._ending = asyncio.Event()
+        self._serving = False
+        self._undo = AsyncExitStack()  # whatever a start came to, and each part although another failed to stop
         self._hand_over = config.on_stop == "handover"
         self._learned = config.state_dir / LEARNED
         self.journal = Journal(config.state_dir / "journal")
         self.measures = Measures()
 
     async def serve(self) -> int:
-        try:
+        self._signals()  # at once: what a start has bound already must be taken down, too
+        async with self._undo as undo:
+            undo.callback(sys.stdout.flush)
+            undo.callback(self.journal.close)
             await self._start()
             await self._ending.wait()
-        finally:
-            await self._stop()
+            ready.notify("STOPPING=1")
         return 0
 
     async def _start(self) -> None:
@@ -77,20 +84,25 @@ class NodeService:
         entries = self.journal.open()
         self.control = Control(self.measures.took if config.metrics else None)
         self.server = QuicServer(self.identity, self.control)
+        self._undo.push_async_callback(self.server.close)
         controls = [await self._listen(bind) for bind in config.bind]
         self._join(controls, entries)  # without a pause: a request may be waiting
+        self._undo.push_async_callback(self.announcing.stop)
         if self._discovers:
             await self.announcing.start()
+        self._undo.callback(self.thermal.stop)
         self.thermal.start()
+        self._undo.callback(self.measures.close)
         metrics = self.measures.start(self, config.metrics) if config.metrics else None
         await self._listen_to_admins()
-        self._signals()
+        self._serving = True
         self._say_ready(controls[0], metrics)
 
     def _join(self, controls: list[tuple[str, int]], entries: list[Entry]) -> None:
         """Make the parts that know each other."""
         config = self._config
         self.planes = Planes(config, self.identity.node_id)
+        self._undo.callback(lambda: self.planes.close(keep=self._hand_over))
         self.planes.open(controls)
         self.node = Node(self._setup(), self.planes.offers, self.trust, SystemRandom())
         self.node.restore(entries, now())
@@ -105,6 +117,7 @@ class NodeService:
         )  # fmt: skip
         self.data = DataStreams(self.planes.streams, self._holder_of, self.loop.in_thread)
         self.control.join(self.loop, self.server, self.data)
+        self._undo.push_async_callback(self._stop_leasing)
         self.planes.release_orphans({lease.spec.lease_id for lease in self.node.leases()})
         self.loop.pump()
 
@@ -158,7 +171,7 @@ class NodeService:
         except OSError as e:
             logger.warning("no admin socket (fabricbios top, trust approve): %s: set runtime-dir", e)
         else:
-            self.admin = admin
+            self._undo.push_async_callback(admin.stop)
 
     def _say_ready(self, control: tuple[str, int], metrics: tuple[str, int] | None) -> None:
         endpoints = {
@@ -187,7 +200,12 @@ class NodeService:
         self._ending.set()
 
     def _reload_now(self) -> None:
-        """Take over what can change while serving: trust and policy. A broken configuration changes nothing."""
+        """Take over what can change while serving: trust and policy. A broken configuration changes nothing.
+
+        Before we serve there is nothing to take over: it was all read just now.
+        """
+        if not self._serving:
+            return
         ready.notify("RELOADING=1")
         try:
             config = self._reload()
@@ -199,24 +217,11 @@ class NodeService:
             logger.info("reloaded trust and policy; other settings need a restart")
         ready.notify("READY=1")
 
-    async def _stop(self) -> None:
-        """Backwards, and also from half a start."""
-        ready.notify("STOPPING=1")
-        if hasattr(self, "admin"):
-            await self.admin.stop()
-        if hasattr(self, "announcing"):
-            await self.announcing.stop()
-        if hasattr(self, "loop"):
+    async def _stop_leasing(self) -> None:
+        """Tear down what is leased, or leave it to a successor; then carry out nothing more."""
+        try:
             if not self._hand_over:
                 await self.loop.drain(DRAIN_SECONDS)
+        finally:
             self.loop.stop()
             self.effects.close()
-        if hasattr(self, "thermal"):
-            self.thermal.stop()
-        if hasattr(self, "server"):
-            await self.server.close()
-        self.measures.close()
-        if hasattr(self, "planes"):
-            self.planes.close(keep=self._hand_over)
-        self.journal.close()
-        sys.stdout.flush()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from node_rig import NodeProcess, gone
@@ -162,6 +163,26 @@ def test_a_killed_server_process_is_started_again_with_the_same_bytes(node):
             assert await lease.read(0, 10, timeout=20) == b"still here"
 
     node.run(work, OWNER)
+
+
+def test_sigterm_while_it_starts_is_heard_and_leaves_nothing(tmp_path):
+    node = NodeProcess(tmp_path)
+    node.spawn()
+    while not (servers := node.servers()):  # the data plane's process is up, the ready line is not out
+        assert node.process.poll() is None, node.said()
+        time.sleep(0.001)
+    try:
+        assert node.end() == 0
+        assert all(gone(pid) for pid in servers)
+        assert "Traceback" not in node.said()
+    finally:
+        node.close()
+
+
+def test_nothing_of_what_is_leased_can_end_in_a_core_dump(node):
+    for pid in (node.process.pid, *node.servers()):
+        limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        assert next(line for line in limits if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]
 
 
 def test_a_stopped_daemon_still_lets_leases_expire(node):
