@@ -231,7 +231,7 @@ def test_a_state_directory_that_cannot_be_written(tmp_path):
     [
         ("mem_capacity = 'lots'", ("mem_capacity", "lots", "size")),
         ("memory = '1G'", ("memory", "no such key")),
-        ("[policy.default]\nperms = ['fly']", ("policy.default.perms", "FLY")),
+        ("[policy.default]\nperms = ['fly']", ("policy.default.perms", "'fly'")),
         ("[policy.peer.bob]\nmax_leases = 1", ("policy.peer", "0x")),
         ("trust = 'anyone'", ("trust", "tofu, pinned, certified")),
         ("this is not toml", ("not TOML",)),
