@@ -72,6 +72,11 @@ class LeaseSpec(NamedTuple):
     reached: str = ""
     wishes: tuple[Any, ...] = ()
 
+    def __repr__(self) -> str:
+        """Without the key: a spec is part of effects, and effects of messages that end in logs."""
+        shown = (f"{name}={value!r}" for name, value in self._asdict().items() if name != "dp_key")
+        return f"LeaseSpec({', '.join(shown)})"
+
 
 class DataPlane(Protocol):
     """One kind of binding. Steps run in order, undos backwards; every undo is idempotent.
