@@ -22,6 +22,7 @@ CERTIFICATE_OID = x509.ObjectIdentifier("2.25.1662326073925606907992491193077544
 LIFETIME_DAYS = 365
 BACKDATE_HOURS = 24  # nodes without a battery clock start in the past
 MAX_DER = 4096
+SIGNATURE_BYTES = 64  # Ed25519's, RFC 8032
 
 _DAY = 86_400
 _HARMLESS_CRITICAL = {
@@ -90,6 +91,8 @@ def read(der: bytes, unix: int) -> PeerKey:
     if not isinstance(key, Ed25519PublicKey):
         raise tls.AlertUnsupportedCertificate("key is not Ed25519")
     _check_self_signed(parsed)
+    if der[-SIGNATURE_BYTES - 1]:  # unused bits of the BIT STRING at the end: the parser lets them pass
+        raise tls.AlertBadCertificate("signature is no whole number of bytes")
     if not parsed.not_valid_before_utc.timestamp() <= unix <= parsed.not_valid_after_utc.timestamp():
         raise tls.AlertCertificateExpired("certificate is outside its dates")
     return PeerKey(raw_key(key), _carried(extensions))
