@@ -177,7 +177,7 @@ class BlockPlane:
             return DpStatus.OUT_OF_RANGE, None
         region = self._held(lease_id)
         backing = region.backing
-        return DpStatus.OK, Span(backing.fd, region.base, backing.size, backing.is_device)
+        return DpStatus.OK, Span(backing.data_fd, region.base, backing.size, backing.is_device)
 
     def _status(self, slot: int) -> DpStatus:
         state = self._table.get(slot, "state")

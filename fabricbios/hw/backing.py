@@ -46,10 +46,14 @@ class Backing:
 
     `name` is stable (D4): WWID, serial, or a file's real path. `identity` (16 bytes) changes when the file is another
     one under the same name. `overridden` is what spoke against leasing it, where the admin insisted.
+
+    `data_fd` is the same store for who writes leased data: a write-back that failed is told once to each open file
+    description, and neither may a wipe miss its own failure nor a holder's flush hear of the wipe's.
     """
 
     def __init__(self, fd: int, path: str, name: str, size: int, is_device: bool, identity: bytes) -> None:
         self.fd, self.path, self.name = fd, path, name
+        self.data_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         self.size, self.is_device, self.identity = size, is_device, identity
         self.overridden: tuple[str, ...] = ()
 
@@ -77,6 +81,7 @@ class Backing:
         os.fdatasync(self.fd)
 
     def close(self) -> None:
+        os.close(self.data_fd)
         os.close(self.fd)
 
     def _fallocate(self, mode: int, base: int, length: int) -> bool:
@@ -108,6 +113,10 @@ def open_backing(
     fd = _create(path, size) if made else _open(path, force)
     try:
         backing = _describe(fs, fd, os.path.realpath(path), size)
+    except BaseException:
+        os.close(fd)
+        raise
+    try:
         users = _users(fs, backing)
         if users and not force:
             raise ConfigError(_refusal(path, f"is in use: {'; '.join(users)}", "free it first"))
@@ -115,7 +124,7 @@ def open_backing(
         if marks and not force:
             raise ConfigError(_refusal(path, f"has data on it ({', '.join(marks)})", f"wipefs --all {path}"))
     except BaseException:
-        os.close(fd)
+        backing.close()
         raise
     backing.overridden = (*users, *(f"{mark} signature" for mark in marks))
     return backing

@@ -274,3 +274,20 @@ def test_a_direct_write_that_is_not_durable_is_not_acknowledged(node: Node, monk
 
 def test_sync_is_told_by_its_setting() -> None:
     assert [Sync(name) for name in ("none", "datasync")] == [Sync.NONE, Sync.DATASYNC]
+
+
+def test_a_holders_flush_and_a_wipe_never_hear_of_each_others_failures(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells a failed write-back once to each open file description: these two must not share one."""
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", flushed.append)
+    node.bind(QUIC)
+    assert node.plane.write(9, 0, ONE) == DpStatus.OK
+    by_holder = flushed.pop()
+    flushed.clear()
+    node.end(QUIC)
+    by_wipe = [fd for fd in flushed if os.path.sameopenfile(fd, by_holder)]
+    os.lseek(by_holder, BLOCK_SIZE, os.SEEK_SET)
+    assert by_wipe
+    assert all(os.lseek(fd, 0, os.SEEK_CUR) != BLOCK_SIZE for fd in by_wipe)
