@@ -73,7 +73,7 @@ class DataStreams:
         if op is DpOp.HELLO:
             answer(self._hello(plane, message, peer))
             return
-        status = DpStatus.OK if op is DpOp.PING else self._open(message.lease_id, peer)
+        status = self._open(message.lease_id, peer)
         if plane.slow and not status and op is not DpOp.PING:
             self._in_thread(lambda: _served(plane, message, status, counts), answer)
         else:

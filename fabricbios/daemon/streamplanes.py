@@ -9,6 +9,7 @@ from fabricbios.dataplane.block import BlockPlane
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.model import BLOCK_SIZE, DpOp, DpStatus
 from fabricbios.wire import (
+    FbbuError,
     FbbuHello,
     FbbuHelloAck,
     FbbuPing,
@@ -17,6 +18,7 @@ from fabricbios.wire import (
     FbbuReadBlockResp,
     FbbuWriteBlock,
     FbbuWriteBlockResp,
+    FbmuError,
     FbmuHello,
     FbmuHelloAck,
     FbmuPing,
@@ -60,7 +62,14 @@ class MemoryStreams:
             return self._read(message, status)
         if isinstance(message, FbmuWrite):
             return self._write(message, status)
-        return FbmuPong(*_head(message), Pong()).pack("quic"), 0, 0
+        return self._ping(message, status), 0, 0
+
+    def _ping(self, m: FbmuPing, status: DpStatus) -> bytes:
+        """Only a live lease has a PONG: the checks of D10 are the same for every op."""
+        status = status or self._plane.length(m.lease_id)[0]
+        if status:
+            return FbmuError(*_head(m), StatusOnly(status)).pack("quic")
+        return FbmuPong(*_head(m), Pong()).pack("quic")
 
     def _read(self, m: FbmuRead, status: DpStatus) -> tuple[bytes, int, int]:
         data = b""
@@ -99,7 +108,13 @@ class BlockStreams:
             return self._read(message, status)
         if isinstance(message, FbbuWriteBlock):
             return self._write(message, status)
-        return FbbuPong(*_head(message), Pong()).pack("quic"), 0, 0
+        return self._ping(message, status), 0, 0
+
+    def _ping(self, m: FbbuPing, status: DpStatus) -> bytes:
+        status = status or self._plane.blocks(m.lease_id)[0]
+        if status:
+            return FbbuError(*_head(m), StatusOnly(status)).pack("quic")
+        return FbbuPong(*_head(m), Pong()).pack("quic")
 
     def _read(self, m: FbbuReadBlock, status: DpStatus) -> tuple[bytes, int, int]:
         data = b""

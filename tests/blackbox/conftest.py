@@ -66,7 +66,9 @@ class World:
         return x509.load_der_x509_certificate(der).public_key().public_bytes_raw()
 
     def announced(self, seconds: float = 20) -> bytes:
-        """Return the next frame that the node sends to its relay."""
+        """Return the next frame that the node sends to its relay; older ones are passed over."""
+        while select.select([self.ear], [], [], 0)[0]:
+            self.ear.recv(65536)
         assert select.select([self.ear], [], [], seconds)[0], "no ANNOUNCE"
         return self.ear.recv(65536)
 

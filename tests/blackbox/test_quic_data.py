@@ -117,6 +117,20 @@ def test_only_the_holder(world, memory, block, friend):
         assert stream.reset is not None or read_reply(bytes(stream.data)).status == BAD_AUTH
 
 
+def test_ping_is_for_the_holder_of_a_live_lease(world, memory, block):
+    with world.peer(world.owner) as peer:
+        for magic, lease in ((b"FBMU", memory), (b"FBBU", block)):
+            before = ask(peer, magic, PING, lease.lease_id)
+            assert (before.op, len(before.payload)) == (ERROR, 4)
+            assert hello(peer, magic, lease.lease_id).status == OK
+            assert ask(peer, magic, PING, lease.lease_id).op == PONG
+            unknown = ask(peer, magic, PING, 424242)
+            assert (unknown.op, unknown.payload) == (ERROR, bytes([INVALID_LEASE, 0, 0, 0]))
+    with world.peer(None) as nobody:
+        refused = ask(nobody, b"FBMU", PING, memory.lease_id)
+        assert (refused.op, refused.payload) == (ERROR, bytes([BAD_AUTH, 0, 0, 0]))
+
+
 def test_unknown_leases(world, block, memory):
     with world.peer(world.owner) as peer:
         for magic in (b"FBMU", b"FBBU"):
