@@ -99,27 +99,20 @@ class AdminSocket:
         assert task is not None
         self._served.add(task)
         try:
-            refusal = self._refusal(writer)
-            if refusal:
-                await _send(writer, {"error": refusal})
-            else:
-                while await self._one(reader, writer):
-                    pass
+            if len(self._served) > MAX_CONNECTIONS:
+                await _send(writer, {"error": f"{MAX_CONNECTIONS} are connected already"})
+                return
+            refusal = _refusal(writer)
+            while await self._one(reader, writer, refusal):
+                pass
         except (OSError, TimeoutError):
             pass  # whoever asked has gone, or sleeps: nobody is left to be told
         finally:
             self._served.discard(task)
             writer.close()
 
-    def _refusal(self, writer: asyncio.StreamWriter) -> str:
-        if len(self._served) > MAX_CONNECTIONS:
-            return f"{MAX_CONNECTIONS} are connected already"
-        raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        uid = _UCRED.unpack(raw)[1]
-        return "" if uid in (0, os.geteuid()) else f"user {uid} is neither root nor the daemon's"
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; return whether there may be another."""
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: str) -> bool:
+        """Answer one request; return whether there may be another. Closing before it is read would lose the answer."""
         try:
             async with asyncio.timeout(IDLE_SECONDS):
                 line = await reader.readline()
@@ -128,8 +121,8 @@ class AdminSocket:
             return False
         if not line.endswith(b"\n"):
             return False
-        await _send(writer, await self._answered(line))
-        return True
+        await _send(writer, {"error": refusal} if refusal else await self._answered(line))
+        return not refusal
 
     async def _answered(self, line: bytes) -> dict[str, Any]:
         try:
@@ -142,6 +135,12 @@ class AdminSocket:
             return await self._answer(request)
         except BadQuestion as e:
             return {"error": str(e)}
+
+
+def _refusal(writer: asyncio.StreamWriter) -> str:
+    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid = _UCRED.unpack(raw)[1]
+    return "" if uid in (0, os.geteuid()) else f"user {uid} is neither root nor the daemon's"
 
 
 async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -44,7 +45,9 @@ def test_given_counts():
 def test_failures_are_ours_or_the_message_s():
     with pytest.raises(WireError):
         call("decode", "ping_result", "--hex", "00")
-    for arguments in (("nonsense", "--hex", ""), ("ping_result", "--hex", "xy"), ("ping_result", "--given", "[")):
+    with pytest.raises(click.UsageError):
+        call("decode", "nonsense", "--hex", "")
+    for arguments in (("ping_result", "--hex", "xy"), ("ping_result", "--given", "[")):
         with pytest.raises(LocalMisuse):
             call("decode", *arguments)
     assert CliRunner().invoke(wire, ["decode", "--hex", "00"]).exit_code == 2
