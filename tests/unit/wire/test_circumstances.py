@@ -3,9 +3,26 @@
 import pytest
 
 from fabricbios.errors import LocalMisuse, WireError
-from fabricbios.wire import FbmuPing, FbmuPong, Frame, Ping, Pong, SolicitRetry, Token, mint
+from fabricbios.wire import (
+    ANY,
+    QUIC,
+    UDP,
+    FbbuHello,
+    FbmuHello,
+    FbmuPing,
+    FbmuPong,
+    Frame,
+    Hello,
+    Ping,
+    PingResult,
+    Pong,
+    SolicitRetry,
+    Token,
+    mint,
+)  # fmt: skip
 from fabricbios.wire.circumstances import Given, seal, unseal
 from fabricbios.wire.json_form import to_json
+from fabricbios.wire.rules import UDP6
 
 KEY = "11" * 32
 
@@ -33,6 +50,37 @@ KEY = "11" * 32
 def test_what_is_given_must_make_sense(given):
     with pytest.raises(LocalMisuse):
         Given.of(given)
+
+
+def test_the_bounds_of_what_is_given_are_inside():
+    given = {"now": (1 << 64) - 1, "peer": "f" * 32, "ip": 6, "dp_auth": 255, "block_size": 1, "source_port": 65535}
+    found = Given.of({**given, "minute": 0})
+    assert (found.now, found.peer, found.ip) == ((1 << 64) - 1, (1 << 128) - 1, 6)
+    assert (found.dp_auth, found.block_size, found.source_port, found.minute) == (255, 1, 65535, 0)
+
+
+def test_limits_go_by_transport_and_address_family():
+    assert Given().rules(FbmuPing) == UDP
+    assert Given(ip=6).rules(FbmuPing) == UDP6
+    assert Given(ip=4).rules(FbmuPing) == UDP
+    assert Given(transport="quic", ip=6).rules(FbmuPing) == QUIC
+    assert Given(ip=6).rules(Token) == ANY
+    assert Given(block_size=4096).rules(FbmuPing) == UDP._replace(block_size=4096)
+
+
+def test_what_a_message_has_no_use_for_is_ignored():
+    given = Given(seed=bytes(32), issuer_seed=bytes(32), token_key=bytes(32), parent=b"", dp_key=bytes(32), dp_auth=2)
+    assert seal(PingResult, {"uptime_secs": 1}, given) == PingResult(1).pack()
+
+
+def test_a_greeting_is_for_the_header_s_lease():
+    for cls in (FbmuHello, FbbuHello):
+        assert cls(1, 2, 3, Hello(2)).pack()
+        with pytest.raises(LocalMisuse, match="another lease"):
+            cls(1, 2, 3, Hello(4)).pack()
+        wrong = cls(1, 2, 3, Hello(2)).pack()[:-16] + (4).to_bytes(16, "big")
+        with pytest.raises(WireError, match="another lease"):
+            cls.unpack(wrong)
 
 
 def test_keys_for_people_are_ignored():

@@ -2,9 +2,11 @@
 
 import pytest
 
+from fabricbios.wire.export import ExportRight
 from fabricbios.wire.intents import AffinityStrength
 from fabricbios.wire.ofi import OfiOp
 from fabricbios.wire.registry import enums
+from fabricbios.wire.tasklet import TaskletRight
 
 CONTROL = {
     "MsgType": "ANNOUNCE 1 SOLICIT 2 WITHDRAW 3 SOLICIT_RETRY 4 REQUEST 16 RESPONSE 17 REVOKE_BROADCAST 18 "
@@ -24,12 +26,15 @@ CONTROL = {
     "RevokeOutcome": "TORN_DOWN 0 FENCED 1 NOT_FOUND 2 SCHEDULED 3",
     "RuntimeKind": "GPU_WORKER 0 TASKLET 1 NATIVE_SERVICE 2 ACCELERATOR 3",
     "BindingType": "PCIE_BAR 1 RDMA_RKEY 2 LINUX_DMABUF 3 VRAM_OFFSET 4 FABRIC_PAGE 5",
+    "ExportRight": "READ 1 WRITE 2 APPEND 4",
     "RelocateMode": "COPY 0 MOVE 1 COW_SEED 2",
     "RelocateStatus": "COMPLETE 0 IN_PROGRESS 1 FAILED 2",
     "TaskletAffinity": "SAME_NODE 0 SAME_RACK 1 ANY 2",
     "TaskletStatus": "OK 0 INVALID 1 UNAUTHORIZED 2 FUEL_EXHAUSTED 3 OOM 4 EXEC_FAILED 5 HOSTCALL_LIMIT 6 "
     "UNSUPPORTED_PROFILE 7 MODULE_NOT_FOUND 8 UNKNOWN 9 NOT_FOUND 10 UNSUPPORTED 11 FINISHED 12 LISTENER_REVOKED 13 "
     "LISTENER_FENCED 14 MAX_SESSIONS 15 SESSION_CLOSED 16",
+    "TaskletRight": "QUERY 1 REVOKE 2 FBMU_ALLOC 4 FBMU_LEASE_IO 8 FBBU_ALLOC 16 FBBU_LEASE_IO 32 SVC_LISTEN 64 "
+    "SVC_SESSION_IO 128",
     "GpuStatus": "OK 0 INVALID 1 UNAUTHORIZED 2 LOAD_FAILED 3 LAUNCH_FAILED 4 UNSUPPORTED 5 READ_FAILED 6",
 }
 DISCOVERY = {
@@ -71,7 +76,7 @@ DATA_PLANES = {
     "PageTier": "DRAM 0 HBM 1 PMEM 2 REMOTE 3",
 }
 EXPECTED = {**CONTROL, **DISCOVERY, **DATA_PLANES}
-OURS = {e.__name__: e for e in (*enums(), AffinityStrength, OfiOp)}  # no field is just one of those two
+OURS = {e.__name__: e for e in (*enums(), AffinityStrength, ExportRight, OfiOp, TaskletRight)}  # no field is just that
 
 
 @pytest.mark.parametrize("name", sorted({*EXPECTED, *OURS}))

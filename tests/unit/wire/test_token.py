@@ -48,6 +48,14 @@ def test_only_delegable_tokens_are_narrowed():
         attenuate(TOKEN, Depth(256))
 
 
+def test_a_token_has_room_for_4096_caveats():
+    crowded = TOKEN.replace(caveats=(RateLimit(1),) * 4095)
+    full = attenuate(crowded, RateLimit(1))
+    assert len(full.caveats) == 4096
+    with pytest.raises(LocalMisuse, match="no room"):
+        attenuate(full, RateLimit(1))
+
+
 @pytest.mark.parametrize(
     ("caveat", "now", "peer", "why"),
     [
