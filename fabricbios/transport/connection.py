@@ -64,7 +64,7 @@ class Session:
         self.timer: asyncio.TimerHandle | None = None
         self._handler, self._limits, self._counts = handler, limits, counts
         self._key = PeerKey(b"", b"")
-        self._node_id = 0
+        self.node_id = 0  # 0 until a key is proven
         self._held: dict[int, bytearray] = {}  # requests on their way in
         self._limit: dict[int, int] = {}
         self._since: dict[int, float] = {}  # when the sweep first saw a stream unfinished
@@ -106,7 +106,7 @@ class Session:
         if key is None or event.session_resumed:  # cannot be: no tickets, and tls.py settles it first
             self.quic.close(QuicErrorCode.INTERNAL_ERROR)
             return
-        self._key, self._node_id = key, key.node_id if key.public_key else 0
+        self._key, self.node_id = key, key.node_id if key.public_key else 0
         self.opened = True
         self.quic.widen(route_mtu(self.quic.validated_address()))
         self._counts.handshakes["ok" if key.public_key else "no_certificate"] += 1
@@ -165,7 +165,7 @@ class Session:
             self._reached = self.local, self.endpoint.reached(self.local)
         key = self._key
         return StreamPeer(
-            self.number, stream, self._node_id, key.public_key, key.certificate, self._remote[1], self._reached[1]
+            self.number, stream, self.node_id, key.public_key, key.certificate, self._remote[1], self._reached[1]
         )
 
     def answer(self, stream: int, data: bytes) -> bool:

@@ -17,6 +17,7 @@ class Limits(NamedTuple):
     """
 
     connections: int = 1024
+    connections_a_peer: int = 128  # with one proven key
     half_open: int = 128  # handshakes under way; the oldest makes room
     streams: int = 64  # open at once, a connection
     pushes: int = 64  # events not yet acknowledged, a connection

@@ -210,6 +210,12 @@ class QuicServer:
         self._evict(min(candidates, key=lambda session: session.active))
         return True
 
+    def _keep_to_its_share(self, session: Session) -> None:
+        """A peer with too many connections loses the one silent longest: no one may fill the table alone."""
+        theirs = [s for s in self._sessions.values() if s.node_id == session.node_id and s.opened]
+        if session.node_id and len(theirs) > self.limits.connections_a_peer:
+            self._evict(min(theirs, key=lambda s: s.active))
+
     def _evict(self, session: Session) -> None:
         self.handshakes["evicted"] += 1
         self._drop(session)
@@ -261,6 +267,8 @@ class QuicServer:
         del self._half_open[session.number]
         if not session.opened:
             self.handshakes[session.handshake_result()] += 1
+        elif not over:
+            self._keep_to_its_share(session)
 
     def _issue(self, session: Session, cid: bytes) -> None:
         self._by_cid[cid] = session

@@ -297,6 +297,22 @@ def test_slow_lorises_give_way_to_a_trusted_client() -> None:
     run(body)
 
 
+def test_one_trusted_peer_never_has_the_whole_table() -> None:
+    async def body() -> None:
+        async with served(QUICK._replace(connections=6, connections_a_peer=3)) as rig:
+            greedy = Identity.generate()
+            rig.echo.trusted.add(greedy.public_key)
+            links = []
+            for _ in range(5):
+                links.append(await rig.dial(greedy))
+                assert await links[-1].request(b"greedy") == b"greedy"
+            await rig.assert_friend_is_served()
+            assert rig.server.handshakes["evicted"] == 2
+            await until(lambda: [link.closed for link in links] == [True, True, False, False, False])
+
+    run(body)
+
+
 def test_a_table_full_of_trusted_clients_refuses_the_next() -> None:
     async def body() -> None:
         async with served(QUICK._replace(connections=3)) as rig:
