@@ -25,6 +25,7 @@ from elftools.elf.sections import Symbol, SymbolTableSection
 
 from fabricbios.dataplane.blob import BLOB_FILE, Blob, MapUse
 from fabricbios.dataplane.btf import btf_string, without_datasecs
+from fabricbios.dataplane.hash_code import HASHES_FILE, generated_hashes
 from fabricbios.dataplane.xdp_layout import BPF_DIR, HEADER_FILE, generated_header
 
 SOURCE = BPF_DIR / "fabricbios.bpf.c"
@@ -134,9 +135,10 @@ def sources_digest() -> str:
 
 
 def build() -> Blob:
-    """Write the generated header, compile, link."""
-    if not HEADER_FILE.exists() or HEADER_FILE.read_text() != generated_header():
-        HEADER_FILE.write_text(generated_header())
+    """Write the generated headers, compile, link."""
+    for path, text in ((HEADER_FILE, generated_header()), (HASHES_FILE, generated_hashes())):
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "fabricbios.bpf.o"
         return link(target, compile_object(target))

@@ -110,7 +110,7 @@ def _writer(lease_id: bytes, lease: Lease, batch: Batch, tally: Tally) -> Way:
             return None
         mark, bits = first_at + (nonce >> 3 & 127), nonce >> 10 << 8 | 1 << (nonce & 7)
         word = words[mark]
-        if nonce <= words[highest_at] or word >= bits or nonce <= words[write_mark_at]:
+        if nonce <= words[highest_at] or word >= bits:  # above the highest is above the write mark too
             return None
         stop = at + PAYLOAD + payload_len
         if not compare_digest(tag_of(view[at + TAG_BYTES : stop] if has_own_tags else covered), tag):

@@ -58,7 +58,7 @@ def _root_fraction(n: int, root: int) -> int:
     return low & _MASK
 
 
-_K = tuple(_root_fraction(p, 3) for p in islice(_primes(), 64))
+SHA256_K: State = tuple(_root_fraction(p, 3) for p in islice(_primes(), 64))
 SHA256_INITIAL: State = tuple(_root_fraction(p, 2) for p in islice(_primes(), 8))
 
 
@@ -79,14 +79,14 @@ def _sha256_words(block: bytes) -> list[int]:
 def sha256_block(state: State, block: bytes) -> State:
     """Compress one 64-byte block into `state` (FIPS 180-4, 6.2.2)."""
     a, b, c, d, e, f, g, h = state
-    for k, w in zip(_K, _sha256_words(block), strict=True):
+    for k, w in zip(SHA256_K, _sha256_words(block), strict=True):
         t1 = h + (_ror(e, 6) ^ _ror(e, 11) ^ _ror(e, 25)) + (g ^ e & (f ^ g)) + k + w
         t2 = (_ror(a, 2) ^ _ror(a, 13) ^ _ror(a, 22)) + (a & b | c & (a | b))
         a, b, c, d, e, f, g, h = (t1 + t2) & _MASK, a, b, c, (d + t1) & _MASK, e, f, g
     return tuple((s + x) & _MASK for s, x in zip(state, (a, b, c, d, e, f, g, h), strict=True))
 
 
-_SIGMA = tuple(
+BLAKE2S_SIGMA = tuple(
     tuple(int(digit, 16) for digit in row)
     for row in (
         "0123456789abcdef",
@@ -101,8 +101,16 @@ _SIGMA = tuple(
         "a2847615fb9e3cd0",
     )
 )
-_LANES = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
-_DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+BLAKE2S_LANES = (
+    (0, 4, 8, 12),
+    (1, 5, 9, 13),
+    (2, 6, 10, 14),
+    (3, 7, 11, 15),
+    (0, 5, 10, 15),
+    (1, 6, 11, 12),
+    (2, 7, 8, 13),
+    (3, 4, 9, 14),
+)
 
 
 def _blake2s_keyed(digest: int, key: int) -> State:
@@ -127,7 +135,7 @@ def blake2s_block(state: State, block: bytes, hashed: int, *, last: bool) -> Sta
     v[12] ^= hashed & _MASK
     v[13] ^= hashed >> 32
     v[14] ^= _MASK if last else 0
-    for row in _SIGMA:
-        for i, lane in enumerate(_LANES + _DIAGONALS):
+    for row in BLAKE2S_SIGMA:
+        for i, lane in enumerate(BLAKE2S_LANES):
             _mix(v, lane, m[row[2 * i]], m[row[2 * i + 1]])
     return tuple(h ^ v[i] ^ v[i + 8] for i, h in enumerate(state))

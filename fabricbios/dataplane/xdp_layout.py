@@ -45,6 +45,7 @@ XDP_CONFIG = Layout(
         Field("slab_bytes", "u64", "leased bytes in one slab; its value is SLAB_MARGIN longer"),
         Field("index_mask", "u32", "entries of the index less one"),
         Field("index_shift", "u32", "64 less the bits of index_mask"),
+        Field("sha256_k", "u32", "constants of SHA-256 (FIPS 180-4, 4.2.2)", 64),
     ),
 )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fabricbios.dataplane.counters import COUNTERS, read_counters
 from fabricbios.dataplane.index import index_bytes
+from fabricbios.dataplane.keys import SHA256_K
 from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import SLAB_BYTES, Slab, slab_sizes
 from fabricbios.dataplane.slots import SLOT, SlotTable
@@ -90,6 +91,7 @@ class XdpMaps:
             slab_bytes=self._slab_value - SLAB_MARGIN,
             index_mask=entries - 1,
             index_shift=65 - entries.bit_length(),
+            sha256_k=SHA256_K,
         )
 
     def counters(self, record: CounterRecord) -> dict[str, dict[str, int]]:

@@ -206,13 +206,15 @@ struct xdp_config {
 	__u64 slab_bytes; /* leased bytes in one slab; its value is SLAB_MARGIN longer */
 	__u32 index_mask; /* entries of the index less one */
 	__u32 index_shift; /* 64 less the bits of index_mask */
+	__u32 sha256_k[64]; /* constants of SHA-256 (FIPS 180-4, 4.2.2) */
 };
-_Static_assert(sizeof(struct xdp_config) == 24, "xdp_config");
+_Static_assert(sizeof(struct xdp_config) == 280, "xdp_config");
 _Static_assert(__builtin_offsetof(struct xdp_config, fbmu_port) == 0, "xdp_config.fbmu_port");
 _Static_assert(__builtin_offsetof(struct xdp_config, fbbu_port) == 2, "xdp_config.fbbu_port");
 _Static_assert(__builtin_offsetof(struct xdp_config, record) == 4, "xdp_config.record");
 _Static_assert(__builtin_offsetof(struct xdp_config, slab_bytes) == 8, "xdp_config.slab_bytes");
 _Static_assert(__builtin_offsetof(struct xdp_config, index_mask) == 16, "xdp_config.index_mask");
 _Static_assert(__builtin_offsetof(struct xdp_config, index_shift) == 20, "xdp_config.index_shift");
+_Static_assert(__builtin_offsetof(struct xdp_config, sha256_k) == 24, "xdp_config.sha256_k");
 
 #endif

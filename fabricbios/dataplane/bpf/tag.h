@@ -9,9 +9,8 @@
 #ifndef FABRICBIOS_TAG_H
 #define FABRICBIOS_TAG_H
 
-#include "blake2s.h"
+#include "hashes_gen.h"
 #include "protocol.h"
-#include "sha256.h"
 #include "siphash.h"
 
 #define BLOCK 64
@@ -78,13 +77,13 @@ static __always_inline void hmac_finish(const struct lease_slot *slot, struct ta
 					struct hash_block *block)
 {
 	for (int i = 0; i < 8; i++) {
-		block->word[i] = state->word[i];
+		block->word[i] = bpf_htonl(state->word[i]);
 		state->word[i] = slot->opad[i];
 	}
-	block->word[8] = 0x80000000;
+	block->word[8] = 0x80;
 	for (int i = 9; i < 15; i++)
 		block->word[i] = 0;
-	block->word[15] = (BLOCK + 32) * 8;
+	block->word[15] = bpf_htonl((BLOCK + 32) * 8);
 	sha256_block(state, block);
 	swap_words(state->word, 4);
 	t->tag[0] = (__u64)state->word[1] << 32 | state->word[0];
@@ -111,9 +110,8 @@ __noinline int tag_hmac(struct xdp_md *ctx, const struct lease_slot *slot, struc
 			return -1;
 		if (mark < BLOCK)
 			((__u8 *)&block)[mark] = 0x80;
-		swap_words(block.word, 16);
 		if (i + 1 == blocks)
-			block.word[15] = (BLOCK + length) * 8;
+			block.word[15] = bpf_htonl((BLOCK + length) * 8);
 		sha256_block(&state, &block);
 	}
 	hmac_finish(slot, t, &state, &block);

@@ -10,6 +10,7 @@ from fabricbios.dataplane.blob import BLOB_FILE, Blob
 from fabricbios.dataplane.btf import struct_offsets
 from fabricbios.dataplane.build import build, compile_object, sources_digest
 from fabricbios.dataplane.counters import COUNTERS
+from fabricbios.dataplane.hash_code import HASHES_FILE, generated_hashes
 from fabricbios.dataplane.slots import SLOT
 from fabricbios.dataplane.xdp_layout import DP_HEADER, HEADER_FILE, LAYOUT_VERSION, XDP_CONFIG, generated_header
 from fabricbios.layout import Layout
@@ -23,8 +24,9 @@ def require_clang() -> None:
     require("clang", shutil.which("clang-14") is not None, "clang-14 is not installed")
 
 
-def test_the_generated_header_is_fresh() -> None:
+def test_the_generated_headers_are_fresh() -> None:
     assert HEADER_FILE.read_text() == generated_header()
+    assert HASHES_FILE.read_text() == generated_hashes()
 
 
 def test_the_blob_is_of_these_sources() -> None:
