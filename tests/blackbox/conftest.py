@@ -56,10 +56,6 @@ class World:
     def peer(self, key: Key | None) -> Peer:
         return Peer.of(self.control, key)
 
-    def identity(self, key: Key) -> str:
-        """Return a directory that the CLI takes as --identity; its files are learned from one that the CLI made."""
-        return str(self.directory / f"{key.id:x}")
-
     def public_key(self) -> bytes:
         with self.peer(None) as peer:
             der = peer.quic.get_peercert().public_bytes()

@@ -9,7 +9,6 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from blackbox.siphash import siphash128
@@ -20,8 +19,6 @@ HMAC_HEADER, HMAC_FULL, BLAKE2S, SIPHASH = range(4)
 HEADER = struct.Struct(">4sBBHII16sQ16s")
 PARAMS = {READ: 12, WRITE: 12}
 PATIENCE = 10.0
-QUIET = 0.25
-"""Seconds in which a dropped question must stay unanswered; a PING answered afterwards proves the server alive."""
 
 
 def tag(mode: int, key: bytes, header: bytes, payload: bytes, *, covered: int) -> bytes:
@@ -163,10 +160,3 @@ def message(
     return (
         HEADER.pack(magic, 1, op, 0, len(payload), request_id, lease_id.to_bytes(16, "big"), nonce, bytes(16)) + payload
     )
-
-
-def status_of(line: Line, op: int, payload: bytes, **knobs) -> int:
-    return line.ask(op, payload, **knobs).status
-
-
-Check = Callable[[Line], None]
