@@ -49,7 +49,8 @@ class ServerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             spec = self._spec(theirs.fileno())
-            command = [sys.executable, "-m", __package__ + ".serve", json.dumps(spec._asdict())]
+            # -P: else `-m` would import from wherever we were started, and that may be anybody's directory
+            command = [sys.executable, "-P", "-m", __package__ + ".serve", json.dumps(spec._asdict())]
             self._process = subprocess.Popen(command, pass_fds=spec.descriptors(), process_group=0)
         self._control, self.pidfd = ours, os.pidfd_open(self._process.pid)
         self._await_ready(seconds)

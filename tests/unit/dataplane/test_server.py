@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from fbmu_rig import KEY, LEASE_ID, question, read, write
@@ -249,6 +250,16 @@ def test_stop_is_quick_and_may_be_repeated(served: Served) -> None:
     served.server.stop()
     assert time.monotonic() - begun < 1
     served.server.quiesce()
+
+
+def test_a_server_imports_nothing_from_where_it_is_started(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon of root's that is started in somebody's directory must not run what lies there."""
+    (tmp_path / "hmac.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    served.server.start()
+    assert served.server.pid
 
 
 def test_a_server_that_cannot_start_says_so() -> None:
