@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fabricbios.cli.output import document, duration, group_options, node_options, print_json, size
+from fabricbios.cli.output import EXIT_INTERRUPTED, document, duration, group_options, node_options, print_json, size
 from fabricbios.cli.session import Size, Time, with_node
 from fabricbios.client import Lease, Node, Wish
 from fabricbios.client.reach import read_bindings
@@ -57,28 +57,28 @@ def _common(bindings: tuple[str, ...]) -> Callable[[Any], Any]:
 @click.option("--size", "wanted", type=Size(), required=True, metavar="SIZE", help="How much: 64M, 1GiB.")
 @_common(("udp", "quic"))
 @click.pass_context
-def mem(ctx: click.Context, /, wanted: int, **options: Any) -> None:
+def mem(ctx: click.Context, /, wanted: int, **options: Any) -> int:
     """Lease memory."""
-    _lease(ctx, ResourceType.MEM, wanted, **options)
+    return _lease(ctx, ResourceType.MEM, wanted, **options)
 
 
 @lease.command()
 @click.option("--size", "wanted", type=Size(), required=True, metavar="SIZE", help="How much: 1G.")
 @_common(("udp", "quic", "nvmeof"))
 @click.pass_context
-def block(ctx: click.Context, /, wanted: int, **options: Any) -> None:
+def block(ctx: click.Context, /, wanted: int, **options: Any) -> int:
     """Lease block storage."""
-    _lease(ctx, ResourceType.BLOCK, wanted, **options)
+    return _lease(ctx, ResourceType.BLOCK, wanted, **options)
 
 
 def _lease(
     ctx: click.Context, kind: ResourceType, wanted: int, ttl: int, grace: int, dp_auth: str, binding: str,
     resource: str, hold: bool, as_json: bool,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     if not 0 < ttl <= MAX_U32 or grace > MAX_U32:
         raise click.UsageError("--ttl is at least a second")
     wish = Wish(kind, wanted, ttl, grace, DpAuth.of(dp_auth), Binding[binding.upper()], _resource_id(resource))
-    with_node(ctx, lambda node: _held(node, wish, as_json) if hold else _once(node, wish, as_json))
+    return with_node(ctx, lambda node: _held(node, wish, as_json) if hold else _once(node, wish, as_json))
 
 
 def _resource_id(text: str) -> int:
@@ -88,16 +88,25 @@ def _resource_id(text: str) -> int:
         raise click.UsageError(f"--resource {text!r} is not a resource id; `fabricbios status` shows them") from None
 
 
-async def _once(node: Node, wish: Wish, as_json: bool) -> None:
+async def _once(node: Node, wish: Wish, as_json: bool) -> int:
     answer = await node.allocate(wish)
     _show(described(node, wish, answer.lease_id, answer.expires_at, answer.bindings), as_json)
+    return 0
 
 
-async def _held(node: Node, wish: Wish, as_json: bool) -> None:
-    """Renew until a signal says enough; then the lease is freed. A lease that ends by itself is a failure."""
-    enough = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, enough.set)
+async def _held(node: Node, wish: Wish, as_json: bool) -> int:
+    """Renew until a signal says enough; then the lease is freed. A lease that ends by itself is a failure.
+
+    Return the exit code: as every command that somebody interrupts, 130; 0 where SIGTERM asked for the end.
+    """
+    enough, told = asyncio.Event(), [0]
+
+    def end(code: int) -> None:
+        told[0] = code
+        enough.set()
+
+    for number, code in ((signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, 0)):
+        asyncio.get_running_loop().add_signal_handler(number, end, code)
     async with Lease(node, wish) as held:
         _show(described(node, wish, held.lease_id, held.expires_at, held.bindings), as_json)
         if not as_json:
@@ -105,6 +114,7 @@ async def _held(node: Node, wish: Wish, as_json: bool) -> None:
         await _until(enough, held)
         if held.over is not None:
             raise held.over
+    return told[0]
 
 
 async def _until(enough: asyncio.Event, held: Lease) -> None:

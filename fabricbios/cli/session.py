@@ -25,7 +25,8 @@ def node_address(text: str) -> tuple[str, int]:
         host, _, port = text[1:].partition("]")
         port = port.removeprefix(":")
     elif text.count(":") == 1:
-        host, port = text.split(":")
+        host, _, port = text.partition(":")
+        port = port or "?"  # HOST: names no port
     if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
         raise ConfigError(f"-H {text!r} is not HOST or HOST:PORT")
     return host, int(port) if port else CONTROL_PORT
