@@ -4,7 +4,11 @@ Client and server are two ends of one veth pair and share one core, whoever serv
 softirq, so a core of its own would be a present to the others. Rates are answers a second of that core's time: what
 client, server and ksoftirqd used, which on an idle machine is the time that passed. Peers' interfaces carry no XDP
 program. One C load generator asks all of them; every question is sent once, and between runs the lease is rekeyed,
-which empties the window. Rounds take turns over the targets, so that a busy neighbour hits all alike.
+which empties the window. Rounds take turns over the targets, so that a busy neighbour hits all alike; the bench puts
+itself before its neighbours besides (nice, and the nice of its autogroup), in runs of a second at most.
+
+The load sends what it may have outstanding as one train (UDP_SEGMENT), to all targets alike. Where XDP serves, the
+train is cut up before the link, and the programs see its frames behind each other.
 
 Needs root, memcached, and bench/c compiled by cc.
 """
@@ -32,7 +36,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 # ruff: noqa: E402
 
 from fbmu_user import KEY, LEASE_ID, SPAN, Load, prepare
-from netns_rig import VethPair
+from netns_rig import VethPair, ip
 from report import Row, run
 from xdp_repeat import costs
 
@@ -50,7 +54,7 @@ SERVER = VethPair.V4 + "1"
 PORT, MEMCACHED_PORT, ECHO_PORT, USER_PORT = 5702, 11211, 5799, 5798
 PASS_ALL = bytes.fromhex("b7000000020000009500000000000000")  # r0 = XDP_PASS; exit
 MODES = (DpAuth.SIPHASH_FULL, DpAuth.BLAKE2S_FULL, DpAuth.HMAC_HEADER, DpAuth.HMAC_FULL)
-FLOOD_SECONDS = 3.0
+CALM_SECONDS, FLOOD_SECONDS = 0.5, 1.0
 
 
 class Figures(NamedTuple):
@@ -71,16 +75,24 @@ class Target(NamedTuple):
     dialect: tuple[str, ...] = ()
 
 
+class Link(NamedTuple):
+    """One veth link into the server's namespace: its name on both ends, and the namespace of the other end."""
+
+    iface: str
+    client: str
+
+
 class Stage(NamedTuple):
     """Where it all happens."""
 
     pair: VethPair
+    links: tuple[Link, Link]  # the client's and the attacker's
     directory: Path
     core: int
     other_core: int
 
     def command(self, namespace: str, core: int, *words: object) -> list[str]:
-        return ["ip", "netns", "exec", namespace, "taskset", "-c", str(core), *map(str, words)]
+        return ["nice", "-n", "-20", "ip", "netns", "exec", namespace, "taskset", "-c", str(core), *map(str, words)]
 
 
 @contextmanager
@@ -117,21 +129,38 @@ class Leases:
         self._table.rekey(self._lease._replace(auth=auth), self._now)
 
 
+class Kernel(NamedTuple):
+    """The program and a lease for it, on no interface yet; `passing` is for the client's end, or veth loses XDP_TX."""
+
+    program: int
+    passing: int
+    leases: Leases
+
+    @contextmanager
+    def attached(self, stage: Stage) -> Iterator[Target]:
+        """Serve by the native path."""
+        with ExitStack() as stack:
+            for link in stage.links:
+                self._attach(stack, stage.pair.there, link.iface, self.program)
+                self._attach(stack, link.client, link.iface, self.passing)
+            yield Target("XDP", PORT, self.leases.reset)
+
+    def _attach(self, stack: ExitStack, namespace: str, iface: str, program: int) -> None:
+        with inside(namespace):
+            fd = bpf.link_xdp(program, socket.if_nametoindex(iface), bpf.XDP_FLAGS_DRV_MODE)
+        stack.callback(os.close, fd)
+
+
 @contextmanager
-def xdp(stage: Stage) -> Iterator[Target]:
-    """Serve by the native path; the client's end has a program too, or veth loses what XDP_TX sends it."""
+def kernel() -> Iterator[Kernel]:
     with ExitStack() as stack:
         maps = XdpMaps.create(64, SPAN)
         stack.callback(maps.close)
         program = xdp_program.load(maps, PORT, 0, CounterRecord.NATIVE)
         passing = bpf.prog_load(bpf.Program("pass_all", PASS_ALL, "Apache-2.0"))
-        for namespace, fd in ((stage.pair.there, program), (stage.pair.here, passing)):
+        for fd in (program, passing):
             stack.callback(os.close, fd)
-            with inside(namespace):
-                link = bpf.link_xdp(fd, socket.if_nametoindex(stage.pair.iface), bpf.XDP_FLAGS_DRV_MODE)
-            stack.callback(os.close, link)
-        leases = Leases(maps.table(maps.board()))
-        yield Target("XDP", PORT, leases.reset)
+        yield Kernel(program, passing, Leases(maps.table(maps.board())))
 
 
 @contextmanager
@@ -267,42 +296,62 @@ def rows_of(contest: Contest, found: dict[str, list[Figures]]) -> Iterator[Row]:
             yield Row(case, ours, unit, peer, other, ratio, len(mine), (max(mine) - min(mine)) / ours)
 
 
-def flood_rows(stage: Stage, targets: Targets, count: int, rounds: int) -> Iterator[Row]:
-    """Legitimate answers a second with forged datagrams at full speed from the other core, by those without."""
+def forge(questions: Path, forged: Path) -> None:
+    """Write the same questions with a bit of each tag turned."""
+    data = bytearray(questions.read_bytes())
+    (_, size) = struct.unpack_from("=II", data)
+    for at in range(8 + 40, len(data), size):
+        data[at] ^= 1
+    forged.write_bytes(data)
+
+
+def flood_rows(stage: Stage, program: Kernel, own: Target, count: int, rounds: int) -> Iterator[Row]:
+    """Legitimate answers a second while forged datagrams come in at full speed, by those without.
+
+    The attacker has the other core and a link of its own, as on a network card whose queues go to several cores: what
+    the kernel does to a frame it does on the core of its queue. The user-space server hears both on its one core.
+    """
     auth = DpAuth.BLAKE2S_FULL
-    questions = prepare(Load(DpOp.READ, 64, auth), count, stage.directory)
-    forged = bytearray(questions.read_bytes())
-    (_, size) = struct.unpack_from("=II", forged)
-    for at in range(8 + 40, len(forged), size):
-        forged[at] ^= 1
-    attack = stage.directory / "forged"
-    attack.write_bytes(forged)
-    for target in (targets.xdp, targets.user):
-        calm, flooded, sent = [], [], []
-        for _ in range(rounds):
-            calm.append(fire(stage, target, questions, 64, auth).passed)
-            rate, attackers = under_attack(stage, target, questions, attack, auth)
-            flooded.append(rate)
-            sent.append(attackers)
-        ours, without = statistics.median(flooded), statistics.median(calm)
-        case = f"{target.name}, READ 64 B under {statistics.median(sent):,.0f} forged/s"
-        spread = (max(flooded) - min(flooded)) / ours if ours else 0.0
-        yield Row(case, ours, "answers/s", "itself without", without, ours / without, rounds, spread)
+    questions, attack = prepare(Load(DpOp.READ, 64, auth), count, stage.directory), stage.directory / "forged"
+    forge(questions, attack)
+    with program.attached(stage) as served:
+        yield flood_row(stage, served, questions, attack, rounds)
+    yield flood_row(stage, own, questions, attack, rounds)
 
 
-def under_attack(stage: Stage, target: Target, questions: Path, attack: Path, auth: DpAuth) -> tuple[float, float]:
-    """Return (answers a second, forged datagrams a second). Losses count: a flood makes them."""
-    target.reset(auth)
+def flood_row(stage: Stage, target: Target, questions: Path, attack: Path, rounds: int) -> Row:
+    calm, flooded, sent = [], [], []
+    for _ in range(rounds):
+        calm.append(answered_a_second(stage, target, questions))
+        with flood(stage, target, attack) as told:
+            flooded.append(answered_a_second(stage, target, questions))
+        sent.append(told[0])
+    ours, without = statistics.median(flooded), statistics.median(calm)
+    case = f"{target.name}, READ 64 B under {statistics.median(sent):,.0f} forged/s"
+    spread = (max(flooded) - min(flooded)) / ours if ours else 0.0
+    return Row(case, ours, "answers/s", "itself without", without, ours / without, rounds, spread)
+
+
+def answered_a_second(stage: Stage, target: Target, questions: Path) -> float:
+    """Ask for a while; losses count as time, for a flood makes them."""
+    target.reset(DpAuth.BLAKE2S_FULL)
+    words = (stage.directory / "load", SERVER, target.port, questions, 64, "fbmu", CALM_SECONDS)
+    done = subprocess.run(stage.command(stage.pair.here, stage.core, *words), capture_output=True, check=True)
+    told = json.loads(done.stdout)
+    return float(told["answered"] / told["seconds"])
+
+
+@contextmanager
+def flood(stage: Stage, target: Target, attack: Path) -> Iterator[list[float]]:
+    """Send forged datagrams for FLOOD_SECONDS; when they are over the list holds how many a second it were."""
     words = (stage.directory / "flood", SERVER, target.port, attack, FLOOD_SECONDS)
-    command = stage.command(stage.pair.here, stage.other_core, *words)
+    told: list[float] = []
+    command = stage.command(stage.links[1].client, stage.other_core, *words)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attacker:
-        time.sleep(0.3)
-        load = (stage.directory / "load", SERVER, target.port, questions, 64)
-        command = ["timeout", "-s", "INT", str(FLOOD_SECONDS - 0.5), *stage.command(stage.pair.here, stage.core, *load)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        told = json.loads(done.stdout) if done.stdout else {"answered": 0, "seconds": 1.0}
-        flood = json.loads(attacker.communicate()[0])
-    return told["answered"] / told["seconds"], flood["sent"] / flood["seconds"]
+        time.sleep(0.2)
+        yield told
+        flooded = json.loads(attacker.communicate()[0])
+    told.append(flooded["sent"] / flooded["seconds"])
 
 
 def cost_rows() -> Iterator[Row]:
@@ -312,14 +361,9 @@ def cost_rows() -> Iterator[Row]:
         yield Row(f"test run, {cost.name}", cost.nanoseconds, unit, "-", None, None, cost.runs, cost.spread)
 
 
-def rows(quick: bool) -> Sequence[Row]:
-    """64 bytes, and 1024 with SipHash, under --quick; every size, both ops and both depths without."""
-    cores = sorted(os.sched_getaffinity(0))
-    count, rounds = (60_000, 5) if quick else (200_000, 7)
-    cases = [(DpOp.READ, 64, 64), (DpOp.READ, 1024, 64), (DpOp.READ, 64, 1)]
-    if not quick:
-        cases = [(op, size, depth) for op in (DpOp.READ, DpOp.WRITE) for size in (64, 512, 1024) for depth in (64, 1)]
-    out: list[Row] = list(cost_rows())
+@contextmanager
+def stage_of(cores: Sequence[int]) -> Iterator[Stage]:
+    """Build namespaces, links and the C parts."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fbmu-bench-")))
         for name in ("echo", "load", "flood"):
@@ -327,15 +371,46 @@ def rows(quick: bool) -> Sequence[Row]:
         pair = VethPair("4")
         stack.callback(pair.unmake)
         pair.make()
-        stage = Stage(pair, directory, cores[-1], cores[0])
+        attacker = Link("fbv1", f"{pair.here}-foe")
+        stack.callback(subprocess.run, ["ip", "netns", "del", attacker.client], capture_output=True)
+        connect(pair.there, attacker)
+        yield Stage(pair, (Link(pair.iface, pair.here), attacker), directory, cores[-1], cores[0])
+
+
+def connect(there: str, link: Link) -> None:
+    """Give the attacker a namespace, and a link from it to the server's."""
+    ip("netns", "add", link.client)
+    ip("-n", there, "link", "add", link.iface, "type", "veth", "peer", "name", link.iface, "netns", link.client)
+    for namespace, end in ((there, "1"), (link.client, "2")):
+        ip("-n", namespace, "addr", "add", f"10.57.1.{end}/24", "dev", link.iface)
+        ip("-n", namespace, "link", "set", link.iface, "up")
+    ip("-n", link.client, "route", "add", SERVER, "via", "10.57.1.1")
+
+
+def go_first() -> None:
+    """Put this process and its children before the rest of the machine, for whose sake no run is long."""
+    os.setpriority(os.PRIO_PROCESS, 0, -20)
+    with contextlib.suppress(FileNotFoundError):  # a kernel without autogroups
+        Path("/proc/self/autogroup").write_text("-20")
+
+
+def rows(quick: bool) -> Sequence[Row]:
+    """64 bytes, and 1024, and one outstanding, under --quick; every size, both ops and both depths without."""
+    count, rounds = (20_000, 3) if quick else (100_000, 7)
+    cases = [(DpOp.READ, 64, 64), (DpOp.READ, 1024, 64), (DpOp.READ, 64, 1)]
+    if not quick:
+        cases = [(op, size, depth) for op in (DpOp.READ, DpOp.WRITE) for size in (64, 512, 1024) for depth in (64, 1)]
+    go_first()
+    out: list[Row] = list(cost_rows())
+    with stage_of(sorted(os.sched_getaffinity(0))) as stage, kernel() as program:
         for op, size, depth in cases:
-            out += measured(stage, op, size, depth, count if depth > 1 else count // 6, rounds)
-        with xdp(stage) as kernel, user(stage) as own:
-            out += flood_rows(stage, Targets(kernel, own, own, own), count, 2 if quick else 5)
+            out += measured(stage, program, op, size, depth, count if depth > 1 else count // 8, rounds)
+        with user(stage) as own:
+            out += flood_rows(stage, program, own, 4 * count, 2 if quick else 5)
     return out
 
 
-def measured(stage: Stage, op: DpOp, size: int, depth: int, count: int, rounds: int) -> list[Row]:
+def measured(stage: Stage, program: Kernel, op: DpOp, size: int, depth: int, count: int, rounds: int) -> list[Row]:
     """One case. XDP is off the interface while the others are measured: it would cost them."""
     found: dict[str, list[Figures]] = {}
     with user(stage) as own, memcached(stage) as cache, echo(stage) as bare:
@@ -344,8 +419,8 @@ def measured(stage: Stage, op: DpOp, size: int, depth: int, count: int, rounds: 
         for _ in range(rounds):
             for name, (target, questions, auth) in whole.entries.items():
                 if name in DpAuth.__members__:
-                    with xdp(stage) as kernel:
-                        figures = fire(stage, kernel, questions, depth, auth)
+                    with program.attached(stage) as served:
+                        figures = fire(stage, served, questions, depth, auth)
                 else:
                     figures = fire(stage, target, questions, depth, auth)
                 found.setdefault(name, []).append(figures)
