@@ -82,18 +82,21 @@ class Journal:
         return self._lines > _COMPACT_AFTER
 
     def compact(self, entries: Iterable[Entry]) -> None:
-        """Replace the file by just `entries`, atomically and durably."""
-        fresh = self.path.with_suffix(".new")
-        listed = list(entries)
-        with open(fresh, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as f:
-            f.writelines(map(_line, listed))
-            f.flush()
-            os.fsync(f.fileno())
-        fresh.rename(self.path)
-        _sync_directory(self.path.parent)
-        os.close(self._fd)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        """Replace the file by just `entries`, atomically and durably. OSError: put off until as much is written again."""
         self._lines = 0
+        fresh = self.path.with_suffix(".new")
+        data = b"".join(map(_line, entries))
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            _write_whole(fd, data)
+            os.fsync(fd)
+            fresh.rename(self.path)
+        except OSError:
+            os.close(fd)
+            raise
+        old, self._fd = self._fd, fd  # at once: whatever fails from here on, what is written next must be found
+        os.close(old)
+        _sync_directory(self.path.parent)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -105,6 +108,12 @@ class Journal:
 def _line(entry: Entry) -> bytes:
     text = _encode(entry).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def _parse(data: bytes, path: Path) -> tuple[list[Entry], int]:

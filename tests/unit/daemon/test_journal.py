@@ -103,3 +103,31 @@ def test_a_line_the_disk_did_not_take_goes_unless_others_follow_it(path, monkeyp
     monkeypatch.undo()
     journal.close()
     assert reopened(path)[3:] == ([{"n": 3}, {"n": 4}] if another else [])
+
+
+def test_what_is_written_after_a_compaction_that_half_failed_is_found(path, monkeypatch):
+    def fail(directory):
+        raise OSError(5, "the directory cannot be synced")
+
+    monkeypatch.setattr("fabricbios.daemon.journal._sync_directory", fail)
+    journal = Journal(path)
+    journal.open()
+    with pytest.raises(OSError, match="synced"):
+        journal.compact([{"kept": 1}])
+    journal.append({"after": 1}, durable=True)
+    journal.close()
+    assert reopened(path) == [{"kept": 1}, {"after": 1}]
+
+
+def test_a_compaction_that_failed_leaves_the_file_and_is_not_tried_at_every_turn(path, monkeypatch):
+    monkeypatch.setattr("fabricbios.daemon.journal._COMPACT_AFTER", 2)
+    journal = Journal(path)
+    journal.open()
+    assert journal.wants_compaction
+    (path.with_suffix(".new")).mkdir()
+    with pytest.raises(OSError, match="new"):
+        journal.compact([{"kept": 1}])
+    assert not journal.wants_compaction
+    journal.append({"n": 3}, durable=False)
+    journal.close()
+    assert reopened(path) == [{"n": n} for n in range(4)]
