@@ -28,6 +28,7 @@ class NodeProcess:
             "--discovery-port", "0", "--fbmu-port", "0", "--fbbu-port", "0", "--metrics", "127.0.0.1:0",
             "--mem-capacity", mem, "--xdp", xdp, *flags,
         ]  # fmt: skip
+        self.program = ["-m", "fabricbios.daemon"]
         self.process: subprocess.Popen | None = None
 
     def start(self) -> dict:
@@ -41,7 +42,7 @@ class NodeProcess:
         """Start it and do not wait."""
         self.log = (self.directory / "node.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fabricbios.daemon", "node", *self.flags],
+            [sys.executable, *self.program, "node", *self.flags],
             stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
 

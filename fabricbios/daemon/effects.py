@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, LeaseEffect, Record, Rekey, Renew, Undo
@@ -32,6 +32,7 @@ class Effects:
         self._planes = planes
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
         self._io = ThreadPoolExecutor(THREADS, thread_name_prefix="io")  # a slow teardown must not wait for I/O
+        self._under_way: set[Future[None]] = set()
 
     def record(self, effects: Sequence[Record]) -> Result | OSError:
         """Carry out Records that need not be durable, all with one write and one result."""
@@ -51,11 +52,20 @@ class Effects:
 
     def run(self, work: Callable[[], None]) -> None:
         """Do something else that may block: block I/O of QUIC streams."""
-        self._io.submit(work)
+        self._keep(self._io.submit(work))
 
-    def submit(self, effect: Effect, done: Callable[[Effect, Result | OSError], None]) -> None:
-        """Carry out a slow effect in a thread; `done` is called there."""
-        self._pool.submit(lambda: done(effect, self.carry_out(effect)))
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do a slow effect's work in a thread."""
+        self._keep(self._pool.submit(work))
+
+    def _keep(self, future: Future[None]) -> None:
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a thread is still in a driver: a device that does not answer. The interpreter would wait for it."""
+        return any(future.running() for future in set(self._under_way))
 
     def carry_out(self, effect: Effect) -> Result | OSError:
         """Do it, and return its result or the OSError it met. What a driver lacks is an OSError too."""

@@ -6,6 +6,7 @@ All of it runs in the event loop's thread but the slow effects, which report bac
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -100,11 +101,20 @@ class NodeLoop:
 
     def _begin(self, effect: Effect) -> None:
         if self._effects.is_quick(effect):
-            self._report(effect, self._effects.carry_out(effect), now())
+            self._report(effect, self._carried_out(effect), now())
             return
         self._running += 1
         self._recording += isinstance(effect, Record)
-        self._effects.submit(effect, self._done_in_thread)
+        self._effects.submit(lambda: self._done_in_thread(effect, self._carried_out(effect)))
+
+    def _carried_out(self, effect: Effect) -> Result | OSError:
+        """Carry out an effect, in whatever thread; a driver's fault is a failure of its step, which core can end."""
+        try:
+            return self._effects.carry_out(effect)
+        except Exception as e:  # the guard: an effect that is never reported would hold its lease for ever
+            self.faults += 1
+            log.exception("fault in a driver; its step has failed")
+            return OSError(errno.EIO, f"fault in a driver: {type(e).__name__}")
 
     def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None:
         """Do what may block beside the loop, and go on with its result in the loop; None if it broke."""
@@ -193,9 +203,17 @@ class NodeLoop:
             await asyncio.sleep(0.005)
             self._turn()
         for record in self.node.fence_rest(now()):
-            self._journal.append(record.entry, record.durable)
-            log.error("lease %s would not go: its resource stays FENCED", record.entry.get("id"))
+            self._fence(record)
         self._send()
+
+    def _fence(self, record: Record) -> None:
+        """Without this entry the successor tears the lease down again, or adopts it: no reason to stop stopping."""
+        lease_id = record.entry.get("id")
+        log.error("lease %s would not go: its resource stays FENCED", lease_id)
+        try:
+            self._journal.append(record.entry, record.durable)
+        except OSError as e:
+            log.error("lease %s: the journal does not take it: %s", lease_id, e)
 
     def stop(self) -> None:
         if self._timer is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import secrets
 import signal
@@ -48,10 +49,16 @@ def run(config: Config, reload: Callable[[], Config], discovery: bool = True) ->
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and leased bytes are in our memory, and our servers'
     state = StateDir(config.state_dir)
     state.acquire()
+    service = NodeService(config, reload, state, discovery)
     try:
-        return asyncio.run(NodeService(config, reload, state, discovery).serve())
+        code = asyncio.run(service.serve())
     finally:
         state.release()
+    if service.effects.stuck:  # the interpreter would wait for the thread; systemd and people wait for us
+        logger.error("a device does not answer: leaving without it")
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 class NodeService:

@@ -179,6 +179,29 @@ def test_sigterm_while_it_starts_is_heard_and_leaves_nothing(tmp_path):
         node.close()
 
 
+STUCK = """
+import time
+from fabricbios.daemon.main import main
+from fabricbios.dataplane.slab import Memory
+Memory.zero = lambda *_: time.sleep(60)
+main()
+"""
+
+
+def test_a_driver_that_never_returns_does_not_keep_the_daemon(tmp_path):
+    node = NodeProcess(tmp_path)
+    node.program = ["-c", STUCK]
+    node.start()
+    try:
+        node.run(lambda client: allocated(client, size=8 << 20), OWNER)
+        begun = time.monotonic()
+        assert node.end() == 0
+        assert time.monotonic() - begun < 12
+        assert "FENCED" in node.said()
+    finally:
+        node.close()
+
+
 def test_nothing_of_what_is_leased_can_end_in_a_core_dump(node):
     for pid in (node.process.pid, *node.servers()):
         limits = Path(f"/proc/{pid}/limits").read_text().splitlines()

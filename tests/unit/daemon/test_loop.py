@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-from fabricbios.core.effects import Do, Effect, Record
+from fabricbios.core.effects import Do, Effect, Record, Undo
 from fabricbios.daemon.effects import Effects
 from fabricbios.daemon.loop import NodeLoop
 from fabricbios.model import Binding, DpAuth, Instant, ResourceType
@@ -24,6 +26,8 @@ class StubNode:
         self.queue = deque(map(deque, queue))
         self.out: dict[Effect, deque[Effect]] = {}
         self.failed: Seen = []
+        self.errors: list[OSError] = []
+        self.rest: list[Record] = []
 
     def next_effect(self) -> Effect | None:
         if not self.queue:
@@ -39,13 +43,18 @@ class StubNode:
 
     def effect_failed(self, effect: Effect, error: OSError, now: Instant) -> None:
         self.failed.append(effect)
+        self.errors.append(error)
         del self.out[effect]
+
+    def fence_rest(self, now: Instant) -> list[Record]:
+        return self.rest
 
     def datagrams_to_send(self, now: Instant) -> Seen:
         return []
 
     events = journal = lambda self: []
-    next_deadline = handle_timer = lambda self, *_: None
+    next_deadline = handle_timer = drain = lambda self, *_: None
+    drained = False
 
 
 class StubTrust:
@@ -69,6 +78,10 @@ class StubJournal:
             raise OSError(28, "no space left")
         self.seen.append([entry["n"] for entry in entries])
 
+    def append(self, entry: dict[str, int], durable: bool) -> None:
+        if self.full:
+            raise OSError(28, "no space left")
+
     def compact(self, entries: Seen) -> None:
         self.seen.append("compacted")
 
@@ -79,7 +92,11 @@ class StubPlane:
 
     def do(self, step: str, lease: LeaseSpec) -> tuple[()]:
         self.seen.append(step)
+        if step == "broken":
+            raise ValueError("a driver's fault")
         return ()
+
+    undo = do
 
 
 class Held(Effects):
@@ -87,8 +104,8 @@ class Held(Effects):
 
     held: list[Callable[[], None]]
 
-    def submit(self, effect: Effect, done: Callable[[Effect, Any], None]) -> None:
-        self.held.append(lambda: done(effect, ()))
+    def submit(self, work: Callable[[], None]) -> None:
+        self.held.append(work)
 
 
 def record(n: int, durable: bool = False) -> Record:
@@ -143,3 +160,50 @@ def test_the_journal_is_not_compacted_while_an_entry_is_on_its_way_to_the_disk()
         assert seen == ["compacted"]
 
     asyncio.run(body())
+
+
+def test_a_fault_in_a_driver_is_a_failure_of_its_step_and_the_others_go_on() -> None:
+    """An effect that nobody reports would hold its lease for ever: neither ended nor FENCED."""
+
+    async def body() -> None:
+        seen: Seen = []
+        slow = Undo(LEASE._replace(size=1 << 30), "broken")
+        node = StubNode((Do(LEASE, "broken"),), (slow,), (Do(LEASE, "fine"),))
+        loop, _, effects = await made(node, seen)
+        loop.pump()
+        assert seen == ["broken", "fine"]
+        effects.held.pop()()
+        await asyncio.sleep(0)
+        assert node.failed[1] is slow
+        assert [error.errno for error in node.errors] == [errno.EIO, errno.EIO]
+        assert not node.out
+        assert loop.faults == 2
+
+    asyncio.run(body())
+
+
+def test_a_full_disk_does_not_stop_the_end() -> None:
+    async def body() -> None:
+        node = StubNode()
+        node.rest = [record(1, durable=True), record(2, durable=True)]
+        loop, journal, _ = await made(node, [])
+        journal.full = True
+        await loop.drain(0.0)
+
+    asyncio.run(body())
+
+
+def test_a_thread_that_is_stuck_in_a_driver_is_known() -> None:
+    effects, entered, leave = Effects(cast(Any, None), {}), threading.Event(), threading.Event()
+
+    def work() -> None:
+        entered.set()
+        leave.wait()
+
+    effects.submit(work)
+    entered.wait()
+    effects.close()
+    assert effects.stuck
+    leave.set()
+    effects._pool.shutdown(wait=True)
+    assert not effects.stuck
