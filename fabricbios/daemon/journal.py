@@ -82,7 +82,7 @@ class Journal:
         return self._lines > _COMPACT_AFTER
 
     def compact(self, entries: Iterable[Entry]) -> None:
-        """Replace the file by just `entries`, atomically and durably. OSError: put off until as much is written again."""
+        """Replace the file by just `entries`, atomically and durably. OSError: put off until it has grown again."""
         self._lines = 0
         fresh = self.path.with_suffix(".new")
         data = b"".join(map(_line, entries))
