@@ -108,6 +108,13 @@ def test_question_and_answer(mode):
             unseal(FbmuPong, seal(FbmuPong, to_json(other), known), known)
 
 
+@pytest.mark.parametrize("given", [{"dp_key": KEY}, {"dp_auth": 2}, {"dp_auth": 1, "dp_key": None}])
+def test_a_key_without_a_mode_verifies_nothing(given):
+    data = FbmuPing(1, 2, 3, Ping()).pack()
+    assert unseal(FbmuPing, data, Given.of(given)).nonce == 3
+    assert seal(FbmuPing, to_json(FbmuPing(1, 2, 3, Ping())), Given.of(given)) == data
+
+
 def test_mode_0_repeats_the_question_s_tag_without_any_key():
     asked = FbmuPing(1, 2, 3, Ping(), auth_tag=b"t" * 16).pack()
     known = Given.of({"dp_auth": 0, "question": asked.hex()})

@@ -51,7 +51,15 @@ def test_any_order_of_offsets_comes_together() -> None:
 
 @pytest.mark.parametrize(
     "spans",
-    [[(0, 100), (0, 100)], [(0, 100), (99, 200)], [(0, 200), (50, 60)], [(50, 60), (0, 200)], [(100, 300), (0, 101)]],
+    [
+        [(0, 100), (0, 100)],
+        [(0, 100), (100, 200), (150, 250)],
+        [(200, 300), (0, 100), (100, 201)],
+        [(0, 100), (99, 200)],
+        [(0, 200), (50, 60)],
+        [(50, 60), (0, 200)],
+        [(100, 300), (0, 101)],
+    ],
 )
 def test_overlaps_are_refused(spans: list[tuple[int, int]]) -> None:
     with pytest.raises(WireError, match="overlap"):

@@ -11,6 +11,7 @@ from fabricbios.wire.fields import (
     U32,
     U64,
     U128,
+    When,
     bytes16,
     bytes_,
     choice,
@@ -311,6 +312,24 @@ def test_reserved_bytes_are_ignored_and_sent_zero():
     data = bytes.fromhex("4d47 ffff 00000001 00000002 6b6579 00000003")
     assert WithArray.unpack(data) == ARRAY
     assert ARRAY.pack()[2:4] == b"\0\0"
+
+
+class Optional(Struct):
+    has: int = u8()
+    value: int = u8(when=When("has", 1))
+    masked: int = u8(when=When("has", mask=6))
+
+
+def test_what_is_absent_is_none_even_without_a_default():
+    for digits, value in (("00", (0, None, None)), ("0105", (1, 5, None)), ("0406", (4, None, 6))):
+        assert tuple(Optional.unpack(bytes.fromhex(digits))) == value
+        assert Optional(*value).pack().hex() == digits
+    for missing, name in ((Optional(1, None, None), "value"), (Optional(2, None, None), "masked")):
+        with pytest.raises(LocalMisuse, match=f"{name} is missing"):
+            missing.pack()
+    for out_of_place in (Optional(0, 1, None), Optional(1, 1, 1)):
+        with pytest.raises(LocalMisuse, match="no place"):
+            out_of_place.pack()
 
 
 def test_numbers_know_their_width():

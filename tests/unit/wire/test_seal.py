@@ -32,7 +32,7 @@ def test_every_field_of_a_frame_is_signed(change):
 
 
 def test_no_signature_and_no_key_do_not_hold():
-    assert not verify_frame(FRAME, PUBLIC)
+    assert verify_frame(FRAME, PUBLIC) is False
     signed = sign_frame(FRAME, PRIVATE)
     assert not verify_frame(signed, bytes(31))
     assert not verify_frame(signed, bytes(32))
