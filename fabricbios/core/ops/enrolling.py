@@ -44,10 +44,15 @@ def _approved(state: NodeState, ask: Ask, params: EnrollRequestParams, now: Inst
 
 
 def _await_approval(state: NodeState, ask: Ask, params: EnrollRequestParams, now: Instant) -> None:
-    """List the key for the admin, if there is room and a right to ask for it, and refuse for now."""
-    own = ask.peer.public_key == params.public_key
-    room = len(state.enrolments) < MAX_PENDING_ENROLMENTS or params.node_id in state.enrolments
-    if (own or ask.trusted) and room:
-        state.enrolments[params.node_id] = params.public_key
-        state.audit.note(now, "enrolment.asked", peer=params.node_id)
+    """List the key for the admin, if there is a right to ask for it, and refuse for now.
+
+    Who asked longest ago makes room: keys cost strangers nothing, and a list that they filled once would stay full.
+    """
+    waiting = state.enrolments
+    if ask.peer.public_key == params.public_key or ask.trusted:
+        if waiting.pop(params.node_id, None) is None:
+            state.audit.note(now, "enrolment.asked", peer=params.node_id)
+        waiting[params.node_id] = params.public_key
+        if len(waiting) > MAX_PENDING_ENROLMENTS:
+            del waiting[next(iter(waiting))]
     raise Refused.of(Status.INSUFFICIENT_PERM, "an admin must approve this enrolment on the node")

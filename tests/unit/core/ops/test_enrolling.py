@@ -82,3 +82,15 @@ def test_pending_enrolments_are_bounded() -> None:
     for i in range(MAX_PENDING_ENROLMENTS + 10):
         ask_for_own(node, i.to_bytes(32, "big"))
     assert len(node.node.pending_enrolments()) == MAX_PENDING_ENROLMENTS
+
+
+def test_strangers_who_filled_the_list_keep_nobody_out() -> None:
+    node = node_with_controller()
+    for i in range(MAX_PENDING_ENROLMENTS):
+        ask_for_own(node, i.to_bytes(32, "big"))
+    ask_for_own(node)
+    for i in range(MAX_PENDING_ENROLMENTS - 1):
+        ask_for_own(node, (1000 + i).to_bytes(32, "big"))
+        ask_for_own(node)  # it asks again, as a node does
+    assert node.node.approve_enrolment(ID)
+    assert ask_for_own(node).status is Status.OK
