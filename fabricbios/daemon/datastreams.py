@@ -17,6 +17,7 @@ from fabricbios.wire.dataplane import DP_HEADER_SIZE
 
 MAX_MESSAGE = (1 << 20) + DP_HEADER_SIZE
 MAX_GREETED = 4096  # leases one connection may have said HELLO to
+MAX_UNDER_WAY = 128  # messages of one peer, up to 1 MiB each, that wait for a disk; its connections may long be gone
 _OP_AT = 5
 
 Answer = Callable[[bytes | None], None]
@@ -48,6 +49,7 @@ class DataStreams:
     ) -> None:
         self._planes, self._holder_of, self._in_thread = planes, holder_of, in_thread
         self._greeted: dict[int, set[int]] = {}
+        self._under_way: Counter[int] = Counter()  # by node_id
         self.counts: dict[bytes, dict[str, Counter[str]]] = {
             magic: {"requests": Counter(), "drops": Counter({"malformed": 0}), "bytes": Counter(read=0, written=0)}
             for magic in planes
@@ -74,16 +76,30 @@ class DataStreams:
             answer(self._hello(plane, message, peer))
             return
         status = self._open(message.lease_id, peer)
-        if plane.slow and not status and op is not DpOp.PING:
-            self._in_thread(lambda: _served(plane, message, status, counts), answer)
-        else:
+        if not plane.slow or status or op is DpOp.PING:
             answer(_served(plane, message, status, counts))
+        elif self._under_way[peer.node_id] >= MAX_UNDER_WAY:
+            answer(_served(plane, message, DpStatus.BUSY, counts))
+        else:
+            self._serve_slowly(lambda: _served(plane, message, status, counts), peer.node_id, answer)
+
+    def _serve_slowly(self, work: Work, node_id: int, answer: Answer) -> None:
+        self._under_way[node_id] += 1
+
+        def done(packed: bytes | None) -> None:
+            self._under_way[node_id] -= 1
+            if not self._under_way[node_id]:
+                del self._under_way[node_id]
+            answer(packed)
+
+        self._in_thread(work, done)
 
     def _hello(self, plane: StreamPlane, message: Any, peer: StreamPeer) -> bytes:
         greeted = self._greeted.setdefault(peer.connection, set())
         status = self._right(message.lease_id, peer)
         if not status and len(greeted) >= MAX_GREETED:
-            status = DpStatus.BUSY
+            greeted.intersection_update([known for known in greeted if self._holder_of(known) is not None])
+            status = DpStatus.BUSY if len(greeted) >= MAX_GREETED else status
         status, packed = plane.hello(message, status)
         if not status:
             greeted.add(message.lease_id)

@@ -27,6 +27,7 @@ from fabricbios.daemon.effects import Effects
 from fabricbios.daemon.journal import Entry, Journal
 from fabricbios.daemon.loop import NodeLoop
 from fabricbios.daemon.measures import Measures
+from fabricbios.daemon.orphans import release_orphans
 from fabricbios.daemon.pins import Pins
 from fabricbios.daemon.planes import Planes
 from fabricbios.daemon.statedir import AlreadyRunning, StateDir
@@ -41,6 +42,7 @@ from fabricbios.transport.server import QuicServer
 logger = logging.getLogger("fabricbios.node")
 DRAIN_SECONDS = 8.0  # D8
 LEARNED = "trust.d"
+TAKE_BACK_AGAIN = 10.0  # seconds
 
 
 def run(config: Config, reload: Callable[[], Config], discovery: bool = True) -> int:
@@ -125,7 +127,7 @@ class NodeService:
         self.data = DataStreams(self.planes.streams, self._holder_of, self.loop.in_thread)
         self.control.join(self.loop, self.server, self.data)
         self._undo.push_async_callback(self._stop_leasing)
-        self.planes.release_orphans({lease.spec.lease_id for lease in self.node.leases()})
+        self._take_back()
         self.loop.pump()
 
     def _setup(self) -> Setup:
@@ -179,6 +181,12 @@ class NodeService:
             logger.warning("no admin socket (fabricbios top, trust approve): %s: set runtime-dir", e)
         else:
             self._undo.push_async_callback(admin.stop)
+
+    def _take_back(self) -> None:
+        """Free what an earlier daemon left and nobody knows; what will not go is tried again until it does."""
+        known = {lease.spec.lease_id for lease in self.node.leases()}
+        if release_orphans(self.planes.uppermost_first(), known):
+            asyncio.get_running_loop().call_later(TAKE_BACK_AGAIN, self._take_back)
 
     def _say_ready(self, control: tuple[str, int], metrics: tuple[str, int] | None) -> None:
         endpoints = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fabricbios.core.node import Offer
 from fabricbios.daemon.blockpath import BlockPath
@@ -22,7 +20,6 @@ from fabricbios.dataplane.slots import SlotCounters
 from fabricbios.model import BLOCK_SIZE, Binding, Resource, ResourceType, resource_id_of
 from fabricbios.ports import DataPlane
 
-log = logging.getLogger("fabricbios.planes")
 DATA_BINDINGS = (Binding.UDP, Binding.QUIC)
 MEMORY_NAME = "system-memory"  # one pool a node: the same id after every start (D4)
 
@@ -83,17 +80,9 @@ class Planes:
         for resource in resources:
             self.offers.append(Offer(resource, bindings, lambda s: planes[s.binding].steps(s), auths, granule=granule))
 
-    def release_orphans(self, known: set[int]) -> None:
-        """Take back what a predecessor bound and no journal knows; what will not go stays held, and is told."""
-        planes: list[Any] = list(dict.fromkeys(self.by_key.values()))
-        for plane in reversed([p for p in planes if hasattr(p, "orphans")]):  # NVMe-oF before the blocks under it
-            for lease_id in plane.orphans(known):
-                try:
-                    plane.release(lease_id)
-                except OSError as e:
-                    log.error("lease %032x of an earlier daemon cannot be taken back: %s", lease_id, e)
-                else:
-                    log.warning("took back lease %032x, which no journal knows", lease_id)
+    def uppermost_first(self) -> list[DataPlane]:
+        """Return each plane once, NVMe-oF before the blocks under it: the order in which to take things back."""
+        return list(reversed(dict.fromkeys(self.by_key.values())))
 
     @property
     def transports(self) -> tuple[Binding, ...]:
