@@ -55,6 +55,10 @@ def test_every_permission_of_the_scope_is_wanted() -> None:
         tokens().verify(narrow, Scope(Perm.ALLOC | Perm.WRITE), PEER, NOW)
 
 
+def test_a_scope_means_nothing_that_it_does_not_name() -> None:
+    assert Scope(Perm.ALLOC) == (Perm.ALLOC, 0, None, 0)
+
+
 def test_a_revocation_ends_with_its_second() -> None:
     book = tokens()
     book.revoke(7, NOW.unix, NOW)

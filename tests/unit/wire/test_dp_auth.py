@@ -68,6 +68,13 @@ def test_tags_are_16_bytes_and_keyed(mode):
     assert tagger.tag_of(WRITE) == tagger.tag(question_message(WRITE, mode))
 
 
+@pytest.mark.parametrize("mode", DpAuth)
+def test_the_function_behind_a_tag_is_the_tag_s(mode):
+    tagger = Tagger(mode, KEY)
+    assert tagger.function(b"m") == tagger.tag(b"m")
+    assert tagger.mode is mode
+
+
 def test_against_the_standard_library():
     m = question_message(WRITE, DpAuth.HMAC_FULL)
     assert Tagger(DpAuth.HMAC_FULL, KEY).tag(m) == hmac.digest(KEY, m, "sha256")[:16]

@@ -31,6 +31,16 @@ def request(size: int) -> Request:
     return Request(op=1, params=bytes(size), **presenter)
 
 
+def test_a_presenter_is_named_on_udp_and_nowhere_else():
+    bare = Request(op=1)
+    assert Request.unpack(bare.pack(), "quic") == Request.unpack(bare.pack()) == bare
+    with pytest.raises(WireError, match="on UDP names its presenter"):
+        Request.unpack(bare.pack(), "udp")
+    assert Request.unpack(request(0).pack(), "udp") == Request.unpack(request(0).pack()) == request(0)
+    with pytest.raises(WireError, match="0 on QUIC"):
+        Request.unpack(request(0).pack(), "quic")
+
+
 def test_bytes_are_64_kib_on_udp():
     assert UDP.bytes == 64 * 1024
     packed = request(UDP.bytes).pack("udp")
