@@ -11,6 +11,7 @@ are described in `core.record`. A failure is reported with the OSError that happ
 | Undo   | DataPlane.undo(step, lease)             | ()                           |
 | Adopt  | Adopter.adopt(lease), else failed       | ()                           |
 | Renew  | DataPlane.renew(lease)                  | ()                           |
+| Warn   | DataPlane.renew(lease)                  | ()                           |
 | Rekey  | DataPlane.rekey(lease)                  | all binding TLV values again |
 | Fence  | Fencer.fence(lease), else succeeded     | ()                           |
 | Forget | DataPlane.forget(lease)                 | ()                           |
@@ -67,6 +68,11 @@ class Adopt(LeaseEffect):
 @dataclass(frozen=True, slots=True, eq=False)
 class Renew(LeaseEffect):
     """`lease` carries the new expires_ns and generation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Warn(Renew):
+    """`lease` ends with the grace of its revocation: that binds in the data path while the daemon is stopped (D10)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

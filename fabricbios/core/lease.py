@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabricbios.core import record
-from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo
+from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo, Warn
 from fabricbios.core.happened import Cause, Happened, Job, Teardown, What
 from fabricbios.core.record import Kept
 from fabricbios.errors import LocalMisuse
@@ -47,7 +47,7 @@ class Lease:
 
     __slots__ = (
         "_jobs", "_running", "_tlvs", "_written", "adopting", "armed_ns", "boot", "cause", "counted", "done",
-        "ended_ns", "ends_unix", "forgetting", "grace_ns", "plan", "revoke_ns", "spec", "state", "teardown",
+        "ended_ns", "ends_unix", "forgetting", "grace_ns", "plan", "revoke_ns", "spec", "state", "teardown", "told_ns",
     )  # fmt: skip
 
     def __init__(self, spec: LeaseSpec, plan: tuple[str, ...], grace_ns: int, ends_unix: int, boot: str) -> None:
@@ -56,6 +56,7 @@ class Lease:
         self.cause: Cause | None = None
         self.done = 0  # steps that may be held
         self.revoke_ns = 0  # end of a revocation's grace
+        self.told_ns = 0  # that end, once the data path was told: it binds there while the daemon is stopped, too (D10)
         self.ended_ns = 0  # when it became FREE
         self.forgetting = WAITING
         self.adopting = False
@@ -211,11 +212,15 @@ class Lease:
             return Forget(self.spec) if self.forgetting == DUE else None
         if self.state is LeaseState.WARNED and self._written != "warned":
             return self._record("warned", revoke_ns=self.revoke_ns)
+        if self.state is LeaseState.WARNED and self.told_ns != self.revoke_ns:
+            self.told_ns = self.revoke_ns
+            return Warn(self._until_revoked(self.spec))
         return self._change_next()
 
     def _bind_next(self) -> Effect:
         if self.adopting:
-            return Adopt(self.spec)
+            self.told_ns = self.revoke_ns
+            return Adopt(self._until_revoked(self.spec))
         if not self._written:
             entry = record.lease_entry(Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot))
             return Record(self.spec, entry, durable=self.spec.kind in OUTLIVES_POWER)
@@ -249,16 +254,20 @@ class Lease:
             return None
         job = self._jobs[0]
         if job.dp_key:
-            return Rekey(self.spec._replace(dp_key=job.dp_key, reached=job.reached))
+            return Rekey(self._until_revoked(self.spec._replace(dp_key=job.dp_key, reached=job.reached)))
         if job.reverting:
-            return Renew(self.spec)
+            return Renew(self._until_revoked(self.spec))
         if job.renewed is None:
             job.renewed = self._renewed(job)
         spec, ends_unix = job.renewed
         if job.recorded:
-            return Renew(spec)
+            return Renew(self._until_revoked(spec))
         new = {"generation": spec.generation, "expires_ns": spec.expires_ns, "ends_unix": ends_unix}
         return Record(self.spec, record.note("renew", spec.lease_id, **new), durable=False)
+
+    def _until_revoked(self, spec: LeaseSpec) -> LeaseSpec:
+        """Return what the data path is to hold: a lease that is being revoked ends there with its grace."""
+        return spec._replace(expires_ns=min(spec.expires_ns, self.revoke_ns)) if self.revoke_ns else spec
 
     def _renewed(self, job: Job) -> tuple[LeaseSpec, int]:
         """Never shortens (D8), and raises the generation whatever became of the end."""
@@ -361,21 +370,23 @@ class Lease:
         return [Happened(What.ADOPTED)]
 
     def _changed(self, effect: Renew | Rekey, result: tuple[Any, ...]) -> list[Happened]:
+        job = self._jobs[0] if self._jobs else None
         if isinstance(effect, Rekey):
-            self.spec = effect.lease
-            return self._end_job(What.REKEYED, tlvs=result) if self._jobs else []
-        if self._jobs and self._jobs[0].reverting:
+            self.spec = effect.lease._replace(expires_ns=self.spec.expires_ns)
+            return self._end_job(What.REKEYED, tlvs=result) if job else []
+        if job is None or isinstance(effect, Warn):
+            return []
+        if job.reverting:
             return self._end_job(What.CHANGE_FAILED)
-        if self._jobs and self._jobs[0].renewed is not None:
-            self.ends_unix = self._jobs[0].renewed[1]
-        self.spec = effect.lease
+        assert job.renewed is not None
+        self.spec, self.ends_unix = job.renewed
         if self.state is LeaseState.GRACE:
             self._move(LeaseState.ACTIVE)
-        return self._end_job(What.RENEWED) if self._jobs else []
+        return self._end_job(What.RENEWED)
 
     def _change_failed(self, effect: Renew | Rekey, error: OSError) -> list[Happened]:
-        if not self._jobs:
-            return []
+        if not self._jobs or isinstance(effect, Warn):
+            return []  # our own timer keeps a revocation's grace as well
         job = self._jobs[0]
         if isinstance(effect, Renew) and not job.reverting:
             job.reverting = True

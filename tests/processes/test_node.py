@@ -208,13 +208,16 @@ def test_nothing_of_what_is_leased_can_end_in_a_core_dump(node):
         assert next(line for line in limits if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]
 
 
-def test_a_stopped_daemon_still_lets_leases_expire(node):
-    """The data path compares its own clock: expiry needs no daemon (D10)."""
+@pytest.mark.parametrize("ends", ["its time", "a revocation's grace"])
+def test_a_stopped_daemon_still_lets_leases_end(node, ends):
+    """The data path compares its own clock: neither expiry nor revocation needs a daemon (D10)."""
 
     async def work(client):
-        lease = client.lease_memory(1 << 20, ttl=2)
+        lease = client.lease_memory(1 << 20, ttl=2 if ends == "its time" else 60)
         await lease.open()
         lease._renewer.cancel()
+        if ends != "its time":
+            await client.revoke(lease.lease_id, 2)
         await lease.write(0, b"x")
         node.kill(signal.SIGSTOP)
         try:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo
+from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo, Warn
 from fabricbios.core.happened import Cause, Job, What
 from fabricbios.core.lease import TRANSITIONS, UNDO_FOR_NS, Lease
 from fabricbios.errors import LocalMisuse
@@ -242,13 +242,49 @@ def test_rekeying_takes_the_new_key_only_when_it_holds() -> None:
 def test_a_warning_ends_with_its_grace_or_with_the_lease() -> None:
     lease = bound()
     lease.warn(4 * NS)
-    assert run(lease)[0] == ["Record warned"]
+    assert run(lease)[0] == ["Record warned", "Warn"]
     assert lease.next_deadline() == 4 * NS
     late = bound()
     late.warn(400 * NS)
     assert late.next_deadline() == 10 * NS
     assert [h.what for h in lease.handle_timer(at(4))] == [What.ENDING]
     assert lease.cause is Cause.REVOKED
+
+
+def told(lease: Lease) -> int:
+    """Return the end that the next effect gives the data path."""
+    effect = lease.next_effect()
+    while isinstance(effect, Record):
+        lease.effect_succeeded(effect, (), T0)
+        effect = lease.next_effect()
+    assert effect is not None
+    assert effect.lease is not None
+    lease.effect_succeeded(effect, (), T0)
+    return effect.lease.expires_ns
+
+
+def test_the_data_path_is_told_when_a_revocations_grace_ends() -> None:
+    """Revocation binds there while the daemon is stopped (D10): nothing may say a later end afterwards."""
+    lease = bound()
+    lease.change(Job("asked before", expires_ns=50 * NS, ends_unix=1050))
+    lease.change(Job("attach", dp_key=b"n" * 32))
+    lease.warn(4 * NS)
+    assert [told(lease) for _ in range(3)] == [4 * NS] * 3  # Warn, Renew, Rekey
+    lease.warn(2 * NS)
+    assert told(lease) == 2 * NS
+    assert lease.spec.expires_ns == 50 * NS
+    kept = lease.kept()
+    assert kept is not None
+    again = Lease.restore(kept, "boot", at(1))
+    assert told(again) == 2 * NS
+    assert run(again)[0] == []
+
+
+def test_a_warning_that_the_data_path_does_not_take_changes_nothing_else() -> None:
+    lease = bound()
+    lease.warn(4 * NS)
+    assert run(lease, fail=(Warn, "")) == (["Record warned", "Warn"], [])
+    assert (lease.state, lease.next_deadline()) == (LeaseState.WARNED, 4 * NS)
 
 
 def test_a_second_warning_only_shortens() -> None:
