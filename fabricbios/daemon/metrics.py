@@ -7,18 +7,20 @@ only the two histograms are fed as things happen. Off unless --metrics says wher
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fabricbios import __version__
+from fabricbios.daemon.scrapes import SCRAPE_SECONDS, ScrapeServer
 
-SCRAPE_SECONDS = 2.0
+GAP_SECONDS = 0.05  # between two looks at the loop's numbers, however many ask: it has other work
 _OP_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 Labelled = Mapping[Any, float]  # label values, a tuple of str, to the number
@@ -47,7 +49,7 @@ class Metrics:
             buckets=_OP_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self._families: list[Family] = []
-        self._server: WSGIServer | None = None
+        self._server: ScrapeServer | None = None
         self.add("fabricbios_build_info", "Version", ("version",), lambda: {(__version__,): 1})
 
     def add(self, name: str, help_: str, labels: tuple[str, ...], values: Callable[[], Labelled]) -> None:
@@ -57,7 +59,8 @@ class Metrics:
     def serve(self, address: tuple[str, int], loop: asyncio.AbstractEventLoop) -> tuple[str, int]:
         """Answer scrapes in a thread of their own; return the address with the port that was picked. OSError."""
         self.registry.register(_Pulled(self.collect, loop))
-        self._server, _ = start_http_server(address[1], address[0], self.registry)
+        self._server = ScrapeServer(address, self.registry)
+        self._server.start()
         return address[0], self._server.server_port
 
     def collect(self) -> list[Metric]:
@@ -65,13 +68,13 @@ class Metrics:
 
     def close(self) -> None:
         if self._server:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.close()
 
 
 class _Pulled(Collector):
     def __init__(self, collect: Callable[[], list[Metric]], loop: asyncio.AbstractEventLoop) -> None:
         self._collect, self._loop = collect, loop
+        self._turn = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -79,7 +82,9 @@ class _Pulled(Collector):
     def collect(self) -> Iterator[Metric]:
         """Run in the scrape's thread: have the loop's thread read its own numbers, so nothing changes meanwhile."""
         answer: Future[list[Metric]] = Future()
-        self._loop.call_soon_threadsafe(lambda: _answer(answer, self._collect))
+        with self._turn:
+            self._loop.call_soon_threadsafe(lambda: _answer(answer, self._collect))
+            time.sleep(GAP_SECONDS)
         yield from answer.result(SCRAPE_SECONDS)
 
 
