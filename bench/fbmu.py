@@ -396,7 +396,7 @@ def go_first() -> None:
 
 def rows(quick: bool) -> Sequence[Row]:
     """64 bytes, and 1024, and one outstanding, under --quick; every size, both ops and both depths without."""
-    count, rounds = (20_000, 3) if quick else (100_000, 7)
+    count, rounds = (20_000, 3) if quick else (40_000, 5)
     cases = [(DpOp.READ, 64, 64), (DpOp.READ, 1024, 64), (DpOp.READ, 64, 1)]
     if not quick:
         cases = [(op, size, depth) for op in (DpOp.READ, DpOp.WRITE) for size in (64, 512, 1024) for depth in (64, 1)]
