@@ -7,7 +7,7 @@ and the simulator fake them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fabricbios.model import Binding, DpAuth, ResourceType
 
@@ -104,10 +104,11 @@ class DataPlane(Protocol):
         """Drop what was kept to answer EXPIRED after teardown (30 s, D10)."""
 
 
+@runtime_checkable
 class Adopter(Protocol):
     """What a DataPlane may also have when its leases outlive the daemon (pinned maps, configfs)."""
 
-    def adopt(self, lease: LeaseSpec) -> Sequence[Any]:
+    def adopt(self, lease: LeaseSpec) -> Sequence[Any] | None:
         """Take over a lease that a predecessor bound; OSError unless every step is still in place.
 
         `lease.dp_key` is empty (a key is never journalled): the kernel's copy goes on. `expires_ns` and
@@ -115,6 +116,7 @@ class Adopter(Protocol):
         """
 
 
+@runtime_checkable
 class Fencer(Protocol):
     """What a DataPlane may also have when its path can answer FENCED (D10)."""
 

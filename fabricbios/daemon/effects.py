@@ -15,7 +15,7 @@ from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, LeaseEffec
 from fabricbios.daemon.journal import Journal
 from fabricbios.errors import LocalMisuse, Unsupported
 from fabricbios.model import Binding, ResourceType
-from fabricbios.ports import DataPlane, LeaseSpec
+from fabricbios.ports import Adopter, DataPlane, Fencer, LeaseSpec
 
 THREADS = 8
 QUICK_BYTES = 4 << 20  # memory that is zeroed in about a millisecond
@@ -97,7 +97,7 @@ class Effects:
             case Adopt():
                 return _adopt(plane, lease)
             case Fence():
-                if hasattr(plane, "fence"):
+                if isinstance(plane, Fencer):
                     plane.fence(lease)
             case _:
                 raise LocalMisuse(f"nobody carries out {effect}")
@@ -115,6 +115,6 @@ class Effects:
 
 
 def _adopt(plane: DataPlane, lease: LeaseSpec) -> Result:
-    if not hasattr(plane, "adopt"):
+    if not isinstance(plane, Adopter):
         raise OSError(errno.ENOENT, "this binding ends with its daemon")
     return plane.adopt(lease) or ()  # what a plane has to tell is told by LEASE_ATTACH
