@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ from fabricbios.dataplane.slab import Slab
 from fabricbios.dataplane.slots import Plane
 from fabricbios.hw.syscalls import fence
 
-START_SECONDS, STOP_SECONDS, QUIESCE_SECONDS = 10.0, 2.0, 0.25
+START_SECONDS, STOP_SECONDS, KILL_SECONDS, QUIESCE_SECONDS = 10.0, 2.0, 0.5, 0.25
 
 
 class ServerProcess:
@@ -119,6 +120,10 @@ class ServerProcess:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):  # in a device that does not answer
+                    self._process.wait(KILL_SECONDS)
+            if self.poll() is not None:
+                self._process = None
+        if self.pidfd >= 0:
             os.close(self.pidfd)
-            self._process, self.pidfd = None, -1
+            self.pidfd = -1

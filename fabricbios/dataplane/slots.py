@@ -138,7 +138,7 @@ class Index(Protocol):
 
 class SlotTable:
     """The table in `buffer`, `len(buffer) // SLOT.size` slots; what is not FREE in it is adopted as it is,
-    and told to `indexes`, which start empty.
+    and told to `indexes`, which may be empty or have outlived a daemon.
 
     A `fresh` buffer is known to be zero and is not looked through: its pages come to be as they are used.
     `midstates` are what an XDP program hashes on from; user space has no use for them, and they take time.

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -250,6 +251,25 @@ def test_stop_is_quick_and_may_be_repeated(served: Served) -> None:
     served.server.stop()
     assert time.monotonic() - begun < 1
     served.server.quiesce()
+
+
+def test_a_server_that_not_even_a_kill_ends_is_not_waited_for_and_not_believed_gone(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process in a device that does not answer. Its batch may go on: nobody may take it for finished."""
+
+    def wait(seconds: float | None = None) -> int:
+        assert seconds is not None
+        raise subprocess.TimeoutExpired("server", seconds)
+
+    process = served.server._process
+    assert process is not None
+    with monkeypatch.context() as stuck:
+        stuck.setattr(process, "wait", wait)
+        stuck.setattr(process, "kill", lambda: None)
+        stuck.setattr(process, "poll", lambda: None)
+        served.server.stop()
+        assert served.server.pid == process.pid
 
 
 def test_a_server_imports_nothing_from_where_it_is_started(
