@@ -31,7 +31,7 @@ from fabricbios.dataplane.xdp_layout import BPF_DIR, HEADER_FILE, generated_head
 SOURCE = BPF_DIR / "fabricbios.bpf.c"
 ENTRY = "fabricbios"
 CLANGS = ("clang-14", "clang")  # the first is what the shipped blob was made with
-_FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-fdebug-prefix-map=/=/")
+_FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")
 _CALL, _LOAD_64 = 0x85, 0x18
 _PSEUDO_CALL, _TEXT = 1, ".text"
 _INSTRUCTION = struct.Struct("<BBhi")
@@ -50,7 +50,8 @@ def compile_object(target: Path, source: Path = SOURCE, *flags: str) -> str:
     if clang is None:
         raise FileNotFoundError(f"none of {', '.join(CLANGS)} is installed")
     include = f"/usr/include/{platform.machine()}-linux-gnu"
-    command = [clang, *_FLAGS, *flags, f"-I{include}", "-I.", "-c", str(source), "-o", str(target)]
+    anywhere = f"-ffile-prefix-map={BPF_DIR}=bpf"  # BTF names files: the same ones wherever the checkout is
+    command = [clang, *_FLAGS, anywhere, *flags, f"-I{include}", "-I.", "-c", str(source), "-o", str(target)]
     subprocess.run(command, cwd=BPF_DIR, check=True)
     return _version(clang)
 
