@@ -17,7 +17,7 @@ from fabricbios.errors import LocalMisuse, Unsupported
 from fabricbios.model import Binding, ResourceType
 from fabricbios.ports import Adopter, DataPlane, Fencer, LeaseSpec
 
-THREADS = 8
+THREADS, IO_THREADS = 64, 8  # most of the former sleep in one and the same wait (SharedWait)
 QUICK_BYTES = 4 << 20  # memory that is zeroed in about a millisecond
 
 Result = Sequence[Any]
@@ -25,13 +25,16 @@ Key = tuple[ResourceType, Binding]
 
 
 class Effects:
-    """Knows the journal and the data planes by kind and binding."""
+    """Knows the journal and the data planes by kind and binding. Undoing `slow_steps` takes long whatever the size."""
 
-    def __init__(self, journal: Journal, planes: Mapping[Key, DataPlane]) -> None:
+    def __init__(
+        self, journal: Journal, planes: Mapping[Key, DataPlane], slow_steps: frozenset[str] = frozenset()
+    ) -> None:
         self._journal = journal
         self._planes = planes
+        self._slow_steps = slow_steps
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
-        self._io = ThreadPoolExecutor(THREADS, thread_name_prefix="io")  # a slow teardown must not wait for I/O
+        self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")  # a slow teardown must not wait for I/O
         self._under_way: set[Future[None]] = set()
 
     def record(self, effects: Sequence[Record]) -> Result | OSError:
@@ -48,7 +51,9 @@ class Effects:
             return not effect.durable
         lease = effect.lease
         assert lease is not None
-        return lease.kind is ResourceType.MEM and (lease.size <= QUICK_BYTES or not isinstance(effect, Undo))
+        if lease.kind is not ResourceType.MEM or not isinstance(effect, Undo):
+            return lease.kind is ResourceType.MEM
+        return lease.size <= QUICK_BYTES and effect.step not in self._slow_steps
 
     def run(self, work: Callable[[], None]) -> None:
         """Do something else that may block: block I/O of QUIC streams."""

@@ -15,7 +15,8 @@ from typing import Protocol
 from fabricbios.daemon.config import Config
 from fabricbios.daemon.planesockets import bound_sockets, listeners
 from fabricbios.daemon.serverwatch import ServerWatch
-from fabricbios.dataplane.memory import MemoryPlane
+from fabricbios.dataplane.memory import SLOT_STEP, MemoryPlane
+from fabricbios.dataplane.quiescence import SharedWait
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Memory
@@ -36,13 +37,14 @@ Counters = dict[str, dict[str, dict[str, int]]]  # path label -> counters.read_c
 
 
 class MemoryPath(Protocol):
-    """`label` is xdp_native, xdp_generic or user, `reason` why, for people."""
+    """`label` is xdp_native, xdp_generic or user, `reason` why, for people. Undoing `slow_steps` may take long."""
 
     label: str
     reason: str
     slots: int
     port: int
     capacity: int
+    slow_steps: frozenset[str]
 
     def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
         """Serve, and return the plane. `controls` are the QUIC endpoints, for ENDPOINT."""
@@ -113,6 +115,7 @@ class UserMemory:
 
     label = "user"
     slots = USER_SLOTS
+    slow_steps: frozenset[str] = frozenset()
 
     def __init__(self, config: Config, reason: str) -> None:
         self.reason = reason
@@ -149,6 +152,7 @@ class XdpMemory:
     """Memory in BPF maps, served by XDP; what reaches the sockets all the same is answered by the same program."""
 
     slots = XDP_SLOTS
+    slow_steps = frozenset({SLOT_STEP})  # its undo waits for the programs on every CPU
 
     def __init__(self, config: Config, instance: str, stations: list[Station]) -> None:
         with contextlib.ExitStack() as undo:
@@ -180,7 +184,12 @@ class XdpMemory:
         self._serving = True
         reached = listeners(Transport.FBMU_UDP, self._sockets, Transport.FBMU_QUIC, controls)
         return MemoryPlane(
-            self._table, self._memory, reached, self._path.quiesce, mtu_of=mtu_of, recovered=self._path.adopted
+            self._table,
+            self._memory,
+            reached,
+            SharedWait(self._path.quiesce),
+            mtu_of=mtu_of,
+            recovered=self._path.adopted,
         )
 
     def counters(self) -> Counters:

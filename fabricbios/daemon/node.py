@@ -115,7 +115,7 @@ class NodeService:
         self.planes.open(controls)
         self.node = Node(self._setup(), self.planes.offers, self.trust, SystemRandom())
         self.node.restore(entries, now())
-        self.effects = Effects(self.journal, self.planes.by_key)
+        self.effects = Effects(self.journal, self.planes.by_key, self.planes.slow_steps)
         self.announcing = Announcing(
             config, self.identity, self.trust, self._state, self.node, controls[0], self.planes.transports
         )

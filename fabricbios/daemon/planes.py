@@ -36,6 +36,7 @@ class Planes:
         self.streams: dict[bytes, StreamPlane] = {}
         self.offers: list[Offer] = []
         self.max_leases = 0
+        self.slow_steps: frozenset[str] = frozenset()  # whose undo must not run in the event loop
 
     def open(self, controls: Sequence[tuple[str, int]]) -> None:
         """Open every plane. AlreadyRunning, ConfigError, OSError; then `close` takes back what was opened."""
@@ -43,7 +44,7 @@ class Planes:
         memory = memory_path(config, self._node_id)
         self._undo.callback(lambda: memory.close(self._keep))
         self._paths["fbmu"] = memory
-        self.max_leases = memory.slots
+        self.max_leases, self.slow_steps = memory.slots, memory.slow_steps
         self._open_memory(memory, memory.open(controls))
         if config.block:
             self._open_block(controls)

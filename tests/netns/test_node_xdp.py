@@ -16,6 +16,7 @@ from xdp_rig import require_bpf
 
 from fabricbios.client import connect
 from fabricbios.errors import LeaseExpired, NotFound, Refused
+from fabricbios.model import ResourceType
 from fabricbios.transport import Identity
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
@@ -217,3 +218,18 @@ def test_sigterm_leaves_no_pin_and_no_program(node, pair):
     assert node.pins() == []
     shown = subprocess.run(["ip", "-n", pair.there, "-d", "link", "show", pair.iface], capture_output=True, text=True)
     assert "xdp" not in shown.stdout
+
+
+def test_a_thousand_leases_go_together(node):
+    """Each has to be waited for in the kernel, about 10 ms: one after the other, a full table would be FENCED (D8)."""
+
+    async def work(client):
+        for _ in range(10):
+            await asyncio.gather(*(client.lease_alloc(300, ResourceType.MEM, 4096) for _ in range(100)))
+        return len(await client.list_active())
+
+    assert node.run(work) == 1000
+    begun = time.monotonic()
+    assert node.end() == 0
+    assert time.monotonic() - begun < 5
+    assert "FENCED" not in node.said()

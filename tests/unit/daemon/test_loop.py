@@ -207,3 +207,12 @@ def test_a_thread_that_is_stuck_in_a_driver_is_known() -> None:
     leave.set()
     effects._pool.shutdown(wait=True)
     assert not effects.stuck
+
+
+def test_what_waits_for_the_kernel_is_not_undone_in_the_event_loop() -> None:
+    small, planes = LEASE, cast(Any, {})
+    assert Effects(cast(Any, None), planes).is_quick(Undo(small, "memory.slot"))
+    waiting = Effects(cast(Any, None), planes, frozenset({"memory.slot"}))
+    assert not waiting.is_quick(Undo(small, "memory.slot"))
+    assert waiting.is_quick(Undo(small, "memory.extent"))
+    assert waiting.is_quick(Do(small, "memory.slot"))
