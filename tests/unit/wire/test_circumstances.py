@@ -138,6 +138,12 @@ def test_bad_keys_and_questions_are_misuse():
             unseal(FbmuPing, data, Given.of(given))
 
 
+def test_a_seed_is_32_bytes():
+    frame = Frame(0x10, 1, 1, 2, 3, b"", signature=bytes(64))
+    with pytest.raises(LocalMisuse, match="seed"):
+        seal(Frame, to_json(frame), Given(seed=bytes(31)))
+
+
 def test_a_parent_only_becomes_narrower():
     parent = mint(Token(token_id=1, issuer=2, perms=33, issued_at=1, expires_at=2), bytes(32))
     with pytest.raises(LocalMisuse, match="parent"):
