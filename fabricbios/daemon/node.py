@@ -81,7 +81,11 @@ class NodeService:
         async with self._undo as undo:
             undo.callback(sys.stdout.flush)
             undo.callback(self.journal.close)
-            await self._start()
+            try:
+                await self._start()
+            except BaseException:
+                self._hand_over = True  # a port that is taken is no reason to end what a predecessor leased
+                raise
             await self._ending.wait()
             ready.notify("STOPPING=1")
         return 0

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 
 import pytest
 from node_rig import NodeProcess
@@ -73,6 +74,33 @@ def test_a_block_lease_outlives_a_killed_daemon_with_its_data(node):
         await disk.open()
         assert (await disk.read(0, 512)).startswith(b"kept over a crash")
         await disk.close()
+
+    node.run(again, OWNER)
+
+
+def test_a_start_that_fails_leaves_the_leases_to_the_next(node):
+    async def fill(client):
+        disk = client.lease_block(2 * MIB, ttl=60)
+        await disk.open()
+        await disk.write(0, b"kept over a bad start".ljust(512))
+        await disk.detach()
+        return disk.lease_id
+
+    lease_id = node.run(fill, OWNER)
+    node.end(signal.SIGKILL)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        at = node.flags.index("--metrics") + 1
+        node.flags[at] = f"127.0.0.1:{taken.getsockname()[1]}"
+        node.spawn()
+        assert node.process.wait(30) == 1
+        node.process.stdout.close()
+        node.flags[at] = "127.0.0.1:0"
+    node.start()
+
+    async def again(client):
+        disk = client.attach_block(lease_id, 60)
+        await disk.open()
+        assert (await disk.read(0, 512)).startswith(b"kept over a bad start")
 
     node.run(again, OWNER)
 
