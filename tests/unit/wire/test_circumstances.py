@@ -7,6 +7,7 @@ from fabricbios.wire import (
     ANY,
     QUIC,
     UDP,
+    Depth,
     FbbuHello,
     FbmuHello,
     FbmuPing,
@@ -18,6 +19,7 @@ from fabricbios.wire import (
     Pong,
     SolicitRetry,
     Token,
+    attenuate,
     mint,
 )  # fmt: skip
 from fabricbios.wire.circumstances import Given, seal, unseal
@@ -148,6 +150,13 @@ def test_a_parent_only_becomes_narrower():
     parent = mint(Token(token_id=1, issuer=2, perms=33, issued_at=1, expires_at=2), bytes(32))
     with pytest.raises(LocalMisuse, match="parent"):
         seal(Token, to_json(parent.replace(perms=35)), Given(parent=parent.pack()))
+
+
+def test_a_narrowed_token_needs_no_mac_in_its_fields():
+    parent = mint(Token(token_id=1, issuer=2, perms=33, issued_at=1, expires_at=2), bytes(32))
+    narrow = attenuate(parent, Depth(1))
+    wish = to_json(narrow.replace(mac=bytes(32)))
+    assert seal(Token, wish, Given(parent=parent.pack())) == narrow.pack()
 
 
 def test_a_cookie_is_for_one_address_and_minute():

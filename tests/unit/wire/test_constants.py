@@ -15,6 +15,7 @@ from fabricbios.wire import (
 )
 from fabricbios.wire.discovery import COOKIE_SIZE, FIRST_EXTENSION_FIELD
 from fabricbios.wire.intents import ANTI_AFFINITY
+from fabricbios.wire.pages import PROFILE_FBMKV_PAGE_V0
 from fabricbios.wire.thermal import COLDEST, HOTTEST
 
 
@@ -36,6 +37,7 @@ def test_sizes():
     assert (dp_auth.TAG_SIZE, dp_auth.KEY_SIZE) == (16, 32)
     assert (token.FIXED_SIZE, token.ISSUED_LEEWAY, COOKIE_SIZE) == (113, 30, 32)
     assert circumstances.SKEW_MS == 30_000
+    assert PROFILE_FBMKV_PAGE_V0 == 0x0A01
     assert (COLDEST, HOTTEST) == (-40_000, 150_000)
 
 

@@ -9,16 +9,22 @@ from fabricbios.wire import (
     ANY,
     QUIC,
     UDP,
+    DpHeader,
     FbbuWriteBlock,
+    FbmuError,
     FbmuRead,
     FbmuWrite,
+    FbmuWriteResp,
+    Filter,
     Frame,
     GetInventoryResult,
     Read,
     Request,
     ResourceSummary,
     RevokeBroadcast,
+    Solicit,
     SolicitResponse,
+    StatusOnly,
     Token,
     Transports,
     Write,
@@ -114,6 +120,39 @@ def test_frame_sizes():
     with pytest.raises(WireError, match="size limit"):
         Frame.unpack(frame.pack(), "udp")
     assert Frame.unpack(frame.pack(), "quic") == frame
+
+
+def test_a_prefix_is_judged_by_the_class_s_rules_or_those_that_are_named():
+    long = FbmuRead(1, 1, 1, Read(0, 1408, padding=1473 - 68))
+    data = long.pack("quic")
+    with pytest.raises(WireError, match="size limit"):
+        FbmuRead.unpack_prefix(data)
+    assert FbmuRead.unpack_prefix(data, "quic") == (long, len(data))
+
+
+def test_bad_auth_is_for_quic_alone():
+    for answer in (FbmuError(1, 2, 3, StatusOnly(8)), FbmuWriteResp(1, 2, 3, StatusOnly(8))):
+        assert type(answer).unpack(answer.pack("quic"), "quic") == answer
+        with pytest.raises(LocalMisuse, match="QUIC alone"):
+            answer.pack()
+        with pytest.raises(WireError, match="QUIC alone"):
+            type(answer).unpack(answer.pack("quic"))
+
+
+@pytest.mark.parametrize("field", [0, 8, 0x3F])
+def test_unassigned_filter_fields_are_refused(field):
+    with pytest.raises(LocalMisuse, match="not assigned"):
+        Solicit(1, (Filter(field, 1, bytes(32)),)).pack()
+    good = Solicit(1, (Filter(1, 1, bytes(32)),)).pack()
+    with pytest.raises(WireError, match="not assigned"):
+        Solicit.unpack(good[:3] + bytes([field]) + good[4:])
+    assert Solicit.unpack(good[:3] + b"\x40" + good[4:]).filters[0].field == 0x40
+
+
+def test_a_header_alone():
+    header = DpHeader(b"FBMU", 1, 0x10, 0, 0, 5, 6, 7)
+    assert header.auth_tag == bytes(16)
+    assert DpHeader.unpack(header.pack()) == header
 
 
 def test_block_size_is_one_of_the_rules():

@@ -67,6 +67,13 @@ def test_an_entry_without_a_proof_says_so() -> None:
     assert verify_entry(heard().payload).flaw == "the relay has no proof of it"
 
 
+def test_only_the_last_relay_s_tags_come_off() -> None:
+    twice = add_proof(add_proof(heard().payload, 1, None, b""), 2, None, b"")
+    found = verify_entry(twice)
+    assert found.seen == 2
+    assert found.announce.extensions[-1] == RelaySeen(1)
+
+
 @pytest.mark.parametrize("junk", [b"", b"junk", bytes(137), bytes(4096)])
 def test_junk_is_a_wire_error(junk: bytes) -> None:
     with pytest.raises(WireError):
