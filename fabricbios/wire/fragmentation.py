@@ -85,7 +85,6 @@ class Assembly:
         self.size = 0  # payload bytes held
         self._first = first
         self._frames: list[Frame] = []  # by offset; in order of arrival for legacy ones
-        self._ends = False
 
     @property
     def frames(self) -> tuple[Frame, ...]:

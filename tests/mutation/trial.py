@@ -110,6 +110,7 @@ def _golden(module: str) -> None:
     for name in sorted(golden.FAMILIES, key=lambda f: not any(c["type"] in own for c in golden.family(f)["cases"])):
         golden.test_decoding_gives_the_fields(name)
         golden.test_encoding_gives_the_bytes(name)
+        golden.test_sealing_needs_no_seal_in_the_fields(name)
         golden.test_invalid_ones_are_refused_for_the_right_reason(name)
 
 

@@ -7,6 +7,7 @@ from fabricbios.wire import (
     ANY,
     QUIC,
     UDP,
+    Certificate,
     Depth,
     FbbuHello,
     FbmuHello,
@@ -14,6 +15,8 @@ from fabricbios.wire import (
     FbmuPong,
     Frame,
     Hello,
+    PageRef,
+    PageZeroRequest,
     Ping,
     PingResult,
     Pong,
@@ -43,6 +46,7 @@ KEY = "11" * 32
         {"peer": 1 << 128},
         {"ip": 5},
         {"ip": 3},
+        {"ip": 7},
         {"dp_auth": 256},
         {"block_size": 0},
         {"source_port": 65536},
@@ -73,6 +77,10 @@ def test_limits_go_by_transport_and_address_family():
 def test_what_a_message_has_no_use_for_is_ignored():
     given = Given(seed=bytes(32), issuer_seed=bytes(32), token_key=bytes(32), parent=b"", dp_key=bytes(32), dp_auth=2)
     assert seal(PingResult, {"uptime_secs": 1}, given) == PingResult(1).pack()
+    unsigned = Frame(0x10, 0, 1, 2, 3, b"")
+    assert seal(Frame, to_json(unsigned), given) == unsigned.pack()
+    draft = Certificate(subject=1, issuer=2, issued_at=10, expires_at=20, public_key=bytes(32))
+    assert seal(Certificate, to_json(draft), Given(seed=bytes(32))) == draft.pack()
 
 
 def test_a_greeting_is_for_the_header_s_lease():
@@ -83,6 +91,12 @@ def test_a_greeting_is_for_the_header_s_lease():
         wrong = cls(1, 2, 3, Hello(2)).pack()[:-16] + (4).to_bytes(16, "big")
         with pytest.raises(WireError, match="another lease"):
             cls.unpack(wrong)
+
+
+def test_a_page_request_is_for_the_header_s_lease():
+    assert PageZeroRequest(1, 2, 3, PageRef(2, 5)).pack()
+    with pytest.raises(LocalMisuse, match="not the header's"):
+        PageZeroRequest(1, 2, 3, PageRef(4, 5)).pack()
 
 
 def test_keys_for_people_are_ignored():

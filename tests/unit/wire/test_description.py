@@ -63,6 +63,8 @@ def test_values_equal_only_their_own_type():
 def test_replace():
     assert SUMMARY.replace(flags=2).flags == 2
     assert SUMMARY.flags == 1
+    assert LeaseFreeParams(1).replace(lease_id=2) == LeaseFreeParams(2)
+    assert SUMMARY.replace() == SUMMARY
     with pytest.raises(LocalMisuse, match="colour"):
         SUMMARY.replace(colour=1)
 
@@ -108,6 +110,7 @@ def test_what_is_no_buffer_is_misuse():
         Request(op=1, presenter_id=5),
         Request(op=1, has_presenter=1, presenter_id=5, presenter_sig=bytes(63)),
         Withdraw(1, 2, 9),
+        Withdraw(1, None),
         Solicit(1, (Filter(1, 1, bytes(31)),)),
         Solicit(1, (SUMMARY,)),
         Solicit(1, (5,)),

@@ -153,6 +153,14 @@ class WithTlvList(Struct):
     end: int = u8()
 
 
+class EndsInBytesList(Struct):
+    value: tuple[bytes, ...] = list_of_bytes()
+
+
+class EndsInTlvList(Struct):
+    value: tuple[object, ...] = tlv_list(TABLE)
+
+
 class WithArray(Struct):
     _magic = magic(b"MG")
     _reserved = reserved(2)
@@ -167,6 +175,9 @@ TAKEN = [
     (WithBytes(7, b""), "07 00000000"),
     (WithBytes16(b"abcde"), "0005 6162636465"),
     (WithText("äb"), "00000003 c3a462"),
+    (WithText("äbc"), "00000004 c3a46263"),
+    (EndsInBytesList((b"a", b"")), "0002 0000000161 00000000"),
+    (EndsInTlvList((RawTlv(3, b""), RawTlv(3, b""))), "0002 00030000 00030000"),
     (WithText16("äbcde"), "0006 c3a462636465"),
     (WithRestText(7, "ä"), "07 c3a4"),
     (WithRest(7, b"ab"), "07 6162"),

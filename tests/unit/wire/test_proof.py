@@ -6,9 +6,10 @@ from discovery_rig import announcing, at, facts, key, raw
 from fabricbios.errors import WireError
 from fabricbios.model import Binding
 from fabricbios.wire.discovery import Announce
-from fabricbios.wire.frame import Frame
+from fabricbios.wire.frame import Frame, FrameFlag
 from fabricbios.wire.inventory import AnnounceProof, RelaySeen
 from fabricbios.wire.proof import add_proof, has_relay_tags, verify_entry
+from fabricbios.wire.seal import sign_frame
 
 
 def heard() -> Frame:
@@ -65,6 +66,13 @@ def test_an_entry_without_a_proof_says_so() -> None:
     found = verify_entry(add_proof(heard().payload, 5, None, b""))
     assert (found.proven, found.seen, found.signed_ms) == (False, 5, None)
     assert verify_entry(heard().payload).flaw == "the relay has no proof of it"
+
+
+@pytest.mark.parametrize("change", [{"msg_type": 3}, {"flags": FrameFlag.SIGNED | FrameFlag.COMPRESSED}])
+def test_what_else_a_node_signed_proves_nothing(change: dict[str, int]) -> None:
+    """The signature holds, of the very payload; it only is not of an ANNOUNCE as it stands."""
+    other = sign_frame(heard().replace(**change), key(1))
+    assert verify_entry(entry(other)).flaw == "the proof is not of a signed ANNOUNCE"
 
 
 def test_only_the_last_relay_s_tags_come_off() -> None:
