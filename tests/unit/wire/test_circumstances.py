@@ -49,6 +49,7 @@ KEY = "11" * 32
         {"ip": 7},
         {"dp_auth": 256},
         {"block_size": 0},
+        {"block_size": 1 << 32},
         {"source_port": 65536},
         {"minute": 1 << 64},
     ],

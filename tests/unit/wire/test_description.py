@@ -129,11 +129,14 @@ def test_what_the_wire_cannot_carry_is_misuse(value):
         value.pack()
 
 
-def test_truncation_names_the_field_and_the_place():
+@pytest.mark.parametrize(
+    ("size", "offset", "name"), [(0, 0, "resource_id"), (19, 18, "flags"), (20, 20, "capacity"), (21, 20, "capacity")]
+)
+def test_truncation_names_the_field_and_the_place(size, offset, name):
     with pytest.raises(WireError) as caught:
-        ResourceSummary.unpack(SUMMARY.pack()[:21])
-    assert caught.value.offset == 20
-    assert "capacity" in caught.value.reason
+        ResourceSummary.unpack(SUMMARY.pack()[:size])
+    assert caught.value.offset == offset
+    assert name in caught.value.reason
 
 
 def test_left_over_bytes_are_an_error_but_for_a_prefix():
