@@ -29,15 +29,15 @@ class Node:
 
     def start(self):
         self.journal = ExtentJournal(self.root / "extents")
-        stores = {
+        self.stores = {  # kept also where the pool refuses them: stop() closes what is open, each once
             resource: open_backing(FS, str(self.root / f"store-{resource}"), size, ours=self.journal.stores)
             for resource, size in self.sizes.items()
         }
-        self.pool = BlockPool(stores, self.journal, self.wipe)
+        self.pool = BlockPool(self.stores, self.journal, self.wipe)
 
     def stop(self):
         self.journal.close()
-        for store in self.pool.backings:
+        for store in self.stores.values():
             store.close()
 
     def restart(self):
