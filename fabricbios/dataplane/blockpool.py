@@ -16,6 +16,8 @@ from fabricbios.dataplane.extents import Extents
 from fabricbios.errors import LocalMisuse
 from fabricbios.hw.backing import GRANULE, Backing, Wipe
 
+FIRST_WIPE_SECONDS = 4.0  # an asker waits for its lease meanwhile, and not for long
+
 
 class Region(NamedTuple):
     """`length` bytes from `base` of a backing, which is number `device` of its pool."""
@@ -61,13 +63,18 @@ class BlockPool:
     def place(self, lease_id: int, resource_id: int, size: int) -> Region:
         """Give a lease `size` bytes, rounded up to GRANULE, in one piece; the same ones if asked again.
 
-        OSError(ENOSPC) where there is no such piece, or the file system has no room for it; then nothing is held.
+        OSError(ENOSPC) where there is no such piece, or the file system has no room for it; EBUSY where what stood
+        there before anybody leased it takes long to wipe (asking again goes on with it). Then nothing is held.
         """
         if resource_id not in self._device:
             raise OSError(errno.ENODEV, f"no such block resource: 0x{resource_id:032x}")
         with self._lock:
+            held = lease_id in self._journal.extents
             region = self._place(lease_id, self._device[resource_id], size)
+        if held:
+            return region
         try:
+            self._clean(region)
             region.backing.reserve(region.base, region.length)
         except OSError:
             self._let_go(lease_id, region.device)
@@ -85,7 +92,32 @@ class BlockPool:
         if region is None:
             return
         region.backing.wipe(region.base, region.length, self._wipe)
+        if self._wipe == "none":
+            self._note_clean(region, region.base)
         self._let_go(lease_id, region.device)
+
+    def _clean(self, region: Region) -> None:
+        """Wipe what nobody leased before: the admin's old bytes are no more the holder's to read than another holder's.
+
+        Once is enough, because what was leased is wiped when it comes back. First fit leases a store from its first
+        byte on, so one number a store tells how far it got.
+        """
+        if self._wipe == "none":
+            return
+        end = region.base + region.length
+        start = max(region.base, self._journal.clean.get(region.backing.identity, 0))
+        reached = region.backing.zero(start, end, FIRST_WIPE_SECONDS)
+        self._note_clean(region, reached)
+        if reached < end:
+            raise OSError(errno.EBUSY, f"first use: wiped up to byte {reached}, ask again", region.backing.path)
+
+    def _note_clean(self, region: Region, reached: int) -> None:
+        """Move the mark, up to `reached` where the region begins below it, and down under "none"."""
+        with self._lock:
+            mark = self._journal.clean.get(region.backing.identity, 0)
+            moved = min(mark, reached) if self._wipe == "none" else max(mark, reached)
+            if moved != mark and region.base <= mark:
+                self._journal.set_clean(region.backing.identity, moved)
 
     def _place(self, lease_id: int, device: int, size: int) -> Region:
         held = self._find(lease_id)

@@ -43,7 +43,7 @@ RECORD = Layout(
         Field("lease_id", "u8", "u128; zero for a STORE", 16),
         Field("store", "u8", "identity of the backing", 16),
         Field("base", "be64", "first byte"),
-        Field("length", "be64", "bytes"),
+        Field("length", "be64", "bytes; of a STORE, how many from its first byte on hold nothing of before"),
         Field("crc", "be32", "CRC-32 of all before"),
     ),
 )
@@ -69,6 +69,8 @@ class ExtentJournal:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.extents: dict[int, Placed] = {}
         self.stores: set[bytes] = set()
+        self.clean: dict[bytes, int] = {}
+        """By store: in so many of its first bytes nothing is left of what stood there before they were leased."""
         self._at: dict[int | bytes, int] = {}
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,12 +97,18 @@ class ExtentJournal:
             self._write(identity, Kind.STORE, 0, Placed(identity, 0, 0))
             self.stores.add(identity)
 
+    def set_clean(self, identity: bytes, length: int) -> None:
+        """Remember how much of a store that was taken is clean."""
+        self._write(identity, Kind.STORE, 0, Placed(identity, 0, length))
+        self.clean[identity] = length
+
     def drop_stores(self, kept: set[bytes]) -> None:
         """Forget the stores that are configured no more and hold no extent: their next use is checked afresh."""
         busy = {placed.store for placed in self.extents.values()}
         for identity in self.stores - kept - busy:
             self._erase(identity)
             self.stores.discard(identity)
+            self.clean.pop(identity, None)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -120,6 +128,7 @@ class ExtentJournal:
         self._at[key] = number
         if kind is Kind.STORE:
             self.stores.add(placed.store)
+            self.clean[placed.store] = placed.length
         else:
             self.extents[int.from_bytes(RECORD.get(sector, 0, "lease_id"), "big")] = placed
 

@@ -32,8 +32,10 @@ GRANULE = (
     1 << 20
 )  # extents begin and end at multiples: every device's physical block and erase size divides it, or nearly
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+DEVICES = Path("/dev")
 _NOT_OFFERED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL}
 _ZEROS = bytes(GRANULE)
+_FIRST_STEP, _STEP_SECONDS = 16 * GRANULE, 0.5
 PATIENCE, _PAUSE = 2.0, 0.02
 """Seconds to wait for whom a killed daemon left behind: its server holds the store until its last batch is through."""
 
@@ -76,9 +78,25 @@ class Backing:
         if how == "none" or not length:
             return
         modes = [FALLOC_FL_ZERO_RANGE] if how == "zero" else [FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE]
-        if not any(self._fallocate(mode, base, length) for mode in modes):
-            self._write_zeros(base, length)
+        try:
+            if not any(self._fallocate(mode, base, length) for mode in modes):
+                self._write_zeros(base, length)
+        except OSError as error:
+            # A holder's discards made holes in the file, and the file system is full: a hole reads as zeros, too.
+            if error.errno != errno.ENOSPC or not self._fallocate(FALLOC_FL_PUNCH_HOLE, base, length):
+                raise
         os.fdatasync(self.fd)
+
+    def zero(self, base: int, end: int, seconds: float) -> int:
+        """Make bytes `base` to `end` read as zeros, durably, for about so long; return how far it came."""
+        until, step = time.monotonic() + seconds, _FIRST_STEP
+        while base < end and (began := time.monotonic()) < until:
+            length = min(step, end - base)
+            self.wipe(base, length, "zero")
+            base += length
+            if time.monotonic() - began < _STEP_SECONDS:
+                step *= 2
+        return base
 
     def close(self) -> None:
         os.close(self.data_fd)
@@ -184,6 +202,8 @@ def _create(path: str, size: int | None) -> int:
     """Make a file of `size` bytes, wholly reserved; nothing stays behind where there is no room."""
     if size is None:
         raise ConfigError(f"block {path} does not exist: write PATH:SIZE to have it made, or name another")
+    if Path(path).resolve().is_relative_to(DEVICES):
+        raise ConfigError(f"block {path}: no such device, and a file in its place would be memory: plug it in")
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _reserve(fd, path, 0, size)

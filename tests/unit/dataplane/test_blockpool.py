@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from fabricbios.dataplane import blockpool
 from fabricbios.dataplane.blockpool import BlockPool
 from fabricbios.dataplane.extent_journal import ExtentJournal, Placed
 from fabricbios.errors import LocalMisuse
@@ -107,6 +108,63 @@ def test_what_was_written_cannot_be_read_by_the_next_holder(node):
         assert not any(content(region))
         fill(region)
         node.pool.release(lease_id)
+
+
+@pytest.fixture
+def used(tmp_path):
+    """A node over a file that was its admin's before."""
+    (tmp_path / f"store-{A}").write_bytes(b"\x5a" * 4 * GRANULE)
+    made = Node(tmp_path, {A: 4 * GRANULE})
+    yield made
+    made.stop()
+
+
+def test_nor_can_what_stood_there_before_anybody_leased_it(used):
+    assert not any(content(used.pool.place(1, A, GRANULE)))
+    used.restart()
+    assert not any(content(used.pool.place(2, A, 2 * GRANULE)))
+    assert os.pread(used.pool.backings[0].fd, GRANULE, 3 * GRANULE) == b"\x5a" * GRANULE, "not leased yet, so not wiped"
+
+
+def test_what_was_wiped_once_is_not_wiped_again(used, monkeypatch):
+    used.pool.place(1, A, 2 * GRANULE)
+    used.pool.release(1)
+    used.restart()
+    wiped = []
+    monkeypatch.setattr(used.pool.backings[0], "wipe", lambda base, length, how: wiped.append((base, length)))
+    used.pool.place(2, A, 3 * GRANULE)
+    assert wiped == [(2 * GRANULE, GRANULE)]
+
+
+def test_asking_again_wipes_nothing_that_is_leased(used, monkeypatch):
+    monkeypatch.setattr(used.journal, "set_clean", lambda *_: None)  # as one that a crash came before
+    fill(used.pool.place(1, A, GRANULE))
+    assert content(used.pool.place(1, A, GRANULE)) == b"\xaa" * GRANULE
+
+
+def test_a_store_that_takes_long_to_wipe_is_busy_and_gets_there(used, monkeypatch):
+    monkeypatch.setattr(blockpool, "FIRST_WIPE_SECONDS", 0)
+    with pytest.raises(OSError, match="ask again") as caught:
+        used.pool.place(1, A, GRANULE)
+    assert (caught.value.errno, used.pool.leases()) == (errno.EBUSY, set())
+    monkeypatch.setattr(used.pool.backings[0], "zero", lambda base, end, seconds: base + GRANULE)
+    with pytest.raises(OSError, match=f"up to byte {GRANULE}"):
+        used.pool.place(1, A, 2 * GRANULE)
+    assert used.pool.place(1, A, 2 * GRANULE).length == 2 * GRANULE
+
+
+def test_under_none_nothing_is_wiped_and_that_is_remembered(used):
+    used.pool.place(1, A, 2 * GRANULE)
+    used.pool.release(1)
+    used.wipe = "none"
+    used.restart()
+    fill(used.pool.place(2, A, 2 * GRANULE))
+    used.pool.release(2)
+    assert content(used.pool.place(3, A, 2 * GRANULE)) == b"\xaa" * 2 * GRANULE
+    used.pool.release(3)
+    used.wipe = "zero"
+    used.restart()
+    assert not any(content(used.pool.place(4, A, 2 * GRANULE))), "from now on nobody reads what none left behind"
 
 
 def test_nor_after_a_crash_at_any_point(node):

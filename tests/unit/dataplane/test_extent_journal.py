@@ -55,6 +55,16 @@ def test_a_store_is_forgotten_when_it_is_neither_kept_nor_holds_anything(path):
     assert reopen(journal).stores == {STORE, OTHER}
 
 
+def test_how_much_of_a_store_is_clean_lasts_as_long_as_the_store(path):
+    journal = ExtentJournal(path)
+    journal.take_store(STORE)
+    journal.set_clean(STORE, 5 << 20)
+    journal = reopen(journal)
+    assert journal.clean == {STORE: 5 << 20}
+    journal.drop_stores(set())
+    assert (journal.clean, reopen(journal).clean) == ({}, {})
+
+
 def test_a_full_journal_is_enospc_and_unchanged(path, monkeypatch):
     monkeypatch.setattr(extent_journal, "RECORDS", 2)
     journal = ExtentJournal(path)

@@ -153,6 +153,13 @@ def test_refusing_leaks_no_descriptor(file):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_device_that_is_not_there_is_not_made_as_a_file(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(backing, "DEVICES", tmp_path)
+    with pytest.raises(ConfigError, match="no such device"):
+        opened(tmp_path / "disk" / ".." / "sdz", 4 * GRANULE)
+    assert not (tmp_path / "sdz").exists()
+
+
 @pytest.mark.parametrize("how", ["zero", "discard"])
 @pytest.mark.parametrize("offered", [True, False])
 def test_wiping_reads_as_zeros_and_touches_nothing_else(opened, file, how, offered, monkeypatch):
@@ -172,6 +179,32 @@ def test_discard_gives_the_space_back_and_reserve_takes_it_again(opened, file):
         pytest.skip("this file system punches no holes")
     store.reserve(0, 2 * GRANULE)
     assert os.fstat(store.fd).st_blocks * 512 >= 2 * GRANULE
+
+
+def test_zeroing_ends_where_it_has_to_and_where_the_time_is_over(opened, file, monkeypatch):
+    monkeypatch.setattr(backing, "_FIRST_STEP", GRANULE)
+    file.write_bytes(b"\xaa" * 4 * GRANULE)
+    store = opened(file, force=True)
+    assert store.zero(GRANULE, 3 * GRANULE, 60) == 3 * GRANULE
+    assert content(store) == b"\xaa" * GRANULE + bytes(2 * GRANULE) + b"\xaa" * GRANULE
+    assert store.zero(0, 4 * GRANULE, 0) == 0
+    assert content(store, 0, GRANULE) == b"\xaa" * GRANULE
+
+
+@pytest.mark.parametrize("how", ["zero", "discard"])
+def test_a_full_file_system_is_wiped_by_a_hole(opened, file, how, monkeypatch):
+    file.write_bytes(b"\xaa" * 4 * GRANULE)
+    store = opened(file, force=True)
+    real = store._fallocate
+
+    def full(mode, base, length):
+        if mode == backing.FALLOC_FL_ZERO_RANGE:
+            raise OSError(errno.ENOSPC, "no space left")
+        return real(mode, base, length)
+
+    monkeypatch.setattr(store, "_fallocate", full)
+    store.wipe(0, 2 * GRANULE, how)
+    assert content(store) == bytes(2 * GRANULE) + b"\xaa" * 2 * GRANULE
 
 
 def test_wipe_none_leaves_the_bytes(opened, file):
