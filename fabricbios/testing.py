@@ -215,6 +215,9 @@ class FakeTrust:
     def is_approved(self, node_id: int, public_key: bytes) -> bool:
         return self.approved.get(node_id) == public_key
 
+    def spend_approval(self, node_id: int) -> None:
+        self.approved.pop(node_id, None)
+
 
 def peer_of(node_id: int, connection: int = 0, stream: int = 0, host: str = "192.0.2.1") -> StreamPeer:
     """Return a peer whose key is a stand-in: only its id counts for FakeTrust."""

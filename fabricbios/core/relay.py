@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fabricbios.core.answers import Answers, Datagram
 from fabricbios.core.filters import matches
 from fabricbios.core.gate import Gate, Incoming
-from fabricbios.core.heard import HeardNodes
+from fabricbios.core.heard import HeardNodes, Put
 from fabricbios.core.trust import TrustStore
 from fabricbios.errors import WireError
 from fabricbios.model import NS, Instant, id_of_key
@@ -110,8 +110,11 @@ class Relay:
         if not self._nodes.is_new(announce.node_id, announce.sequence):
             return "old"
         vouched = self._trust.vouched(announce.node_id, announce.public_key, certificate, now)
-        kept = self._nodes.put(announce, _listed(message, now), vouched, now)
-        return "accepted" if kept else "full"
+        outcome = self._nodes.put(announce, _listed(message, now), vouched, message.peer.host, now)
+        if outcome is Put.DISPLACED:
+            self._gate.count(message.msg_type, outcome.value)
+            outcome = Put.ACCEPTED
+        return outcome.value
 
     def _withdrawn(self, message: Incoming) -> str:
         withdraw = Withdraw.unpack(message.payload)

@@ -38,6 +38,9 @@ class Trust(Protocol):
     def is_approved(self, node_id: int, public_key: bytes) -> bool:
         """Whether the admin's files approve this key to be enrolled."""
 
+    def spend_approval(self, node_id: int) -> None:
+        """The approval was used: it is gone from the admin's files before the answer leaves."""
+
 
 class Setup(NamedTuple):
     """What the daemon knows at start. Seconds, bytes.

@@ -32,6 +32,15 @@ class PinPeer(NamedTuple):
     public_key: bytes
 
 
+class SpendApproval(NamedTuple):
+    """Effect: remove this id's approval from the admin's files, before its certificate leaves."""
+
+    node_id: int
+
+
+TrustEffect = PinPeer | SpendApproval
+
+
 class TrustStore:
     """The decisions. `reload` swaps the keys at once; what was claimed and is not yet on disk stays."""
 
@@ -40,13 +49,15 @@ class TrustStore:
         self._keys = keys
         self._claimed: dict[int, bytes] = {}
         self._unwritten: dict[int, bytes] = {}
-        self._effects: deque[PinPeer] = deque()
+        self._spent: set[int] = set()  # approvals used since the files were read
+        self._effects: deque[TrustEffect] = deque()
         self._signed: dict[tuple[bytes, bytes], bool] = {}  # (certificate, controller key) -> its signature holds
 
     def reload(self, keys: TrustedKeys) -> None:
         """Take over what the directories hold now. A pin that is gone is no longer trusted."""
         self._keys = keys
         self._claimed = dict(self._unwritten)
+        self._spent.clear()
         self._signed.clear()
 
     @property
@@ -68,7 +79,14 @@ class TrustStore:
 
     def is_approved(self, node_id: int, public_key: bytes) -> bool:
         """Whether the admin approved this key to be enrolled."""
-        return self._keys.approved.get(node_id) == public_key and node_id == id_of_key(public_key)
+        listed = self._keys.approved.get(node_id) == public_key and node_id not in self._spent
+        return listed and node_id == id_of_key(public_key)
+
+    def spend_approval(self, node_id: int) -> None:
+        """An approval is good for one certificate. Makes an effect also for one whose file was not read yet."""
+        if node_id in self._keys.approved:
+            self._spent.add(node_id)
+        self._effects.append(SpendApproval(node_id))
 
     def trusted(self, peer: StreamPeer, now: Instant) -> bool:
         """Whether a QUIC peer may do more than PING and GET_IDENTITY."""
@@ -100,16 +118,21 @@ class TrustStore:
         self._effects.append(PinPeer(peer.node_id, peer.public_key))
         return True
 
-    def next_effect(self) -> PinPeer | None:
-        """Return the pin to write now, or None. Each is returned once."""
+    def next_effect(self) -> TrustEffect | None:
+        """Return what is to be written or removed now, or None. Each is returned once."""
         return self._effects.popleft() if self._effects else None
 
-    def effect_succeeded(self, effect: PinPeer) -> None:
-        """The pin is on disk: a reload will find it there."""
-        self._unwritten.pop(effect.node_id, None)
+    def effect_succeeded(self, effect: TrustEffect) -> None:
+        """It is on disk: a reload will find it so."""
+        if isinstance(effect, PinPeer):
+            self._unwritten.pop(effect.node_id, None)
 
-    def effect_failed(self, effect: PinPeer, now: Instant) -> None:
-        """A claim that cannot be kept was none: the peer is a stranger again."""
+    def effect_failed(self, effect: TrustEffect, now: Instant) -> None:
+        """A claim that cannot be kept was none: the peer is a stranger again. An approval that cannot be spent stays:
+        who it is for may ask again, and gets no certificate as long as it cannot be removed."""
+        if isinstance(effect, SpendApproval):
+            self._spent.discard(effect.node_id)
+            return
         self._unwritten.pop(effect.node_id, None)
         self._claimed.pop(effect.node_id, None)
 

@@ -155,6 +155,7 @@ class NodeLoop:
             else:
                 self._server.answer(to, data)
                 self._answered(to)
+        self._pins.sent()
 
     def _tell(self) -> None:
         """A teardown that is over as soon as it began is told once."""

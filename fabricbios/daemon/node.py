@@ -125,7 +125,7 @@ class NodeService:
         )
         self.thermal = Thermal(self.node, simulated=config.drivers == "simulated")
         self.loop = NodeLoop(
-            self.node, self.trust, Pins(self._learned), self.effects, self.journal, self.server,
+            self.node, self.trust, Pins(self._learned, config.trust_dir), self.effects, self.journal, self.server,
             changed=self._changed, answered=self.control.answered,
         )  # fmt: skip
         self.data = DataStreams(self.planes.streams, self._holder_of, self.loop.in_thread)

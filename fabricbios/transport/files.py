@@ -27,6 +27,12 @@ def replace(path: Path, data: bytes) -> None:
     _sync_directory(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Unlink `path` for good: it does not come back after a power cut."""
+    path.unlink()
+    _sync_directory(path.parent)
+
+
 def _write_temporary(path: Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from fabricbios.errors import ConfigError
 from fabricbios.model import hex128, id_of_key
 from fabricbios.ports import TrustedKeys
-from fabricbios.transport.files import replace
+from fabricbios.transport.files import remove, replace
 
 PEERS, CONTROLLERS, APPROVED = "peers", "controllers", "approved"
 LEARNED = "trust.d"  # in a node's state directory
@@ -48,10 +48,10 @@ def save(directory: Path, kind: str, public_key: bytes) -> Path:
 
 
 def forget(directory: Path, kind: str, node_id: int) -> list[Path]:
-    """Remove the files of DIR/KIND that hold this id's key, whatever they are called; return them."""
+    """Remove the files of DIR/KIND that hold this id's key, whatever they are called, durably; return them."""
     found = [p for p in _pem_files(directory / kind) if _holds(p, node_id)]
     for path in found:
-        path.unlink()
+        remove(path)
     return found
 
 

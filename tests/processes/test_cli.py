@@ -341,6 +341,8 @@ def test_enrolment_from_asking_to_a_certificate(tmp_path):
         assert trustdir.load(tmp_path / "trust").approved
         client.json("trust", "enroll")
         assert client.json("identity")["certificate"]["in_its_dates"]
+        assert not trustdir.load(tmp_path / "trust").approved
+        assert "an admin must approve" in client.fails(3, "trust", "enroll")  # one approval, one certificate
     finally:
         process.close()
 

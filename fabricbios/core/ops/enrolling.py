@@ -1,5 +1,8 @@
 """ENROLL_REQUEST: a node that holds a controller key certifies others, after an admin's approval (D3b, D7).
 
+One approval is good for one certificate: whoever is to be certified again has to be approved again, so that a key
+which was stolen later, or which was turned away since, does not live on by an approval of long ago.
+
 A stranger may ask for its own key, which TLS has proved: it is listed as pending and refused, as D3 has it,
 until `fabricbios trust approve` or the trust directory says yes. Then it gets its Certificate. A trusted peer
 with an ADMIN token enrols any key at once: its token is the approval.
@@ -25,7 +28,7 @@ def enroll(state: NodeState, ask: Ask, params: EnrollRequestParams, now: Instant
         raise _untrusted(ask) or Refused.of(Status.INVALID_ARGS, "that id is not that key's")
     if not _approved(state, ask, params, now):
         _await_approval(state, ask, params, now)
-    state.enrolments.pop(params.node_id, None)
+    _spend_approval(state, params.node_id)
     state.audit.note(now, "enrolment.issued", peer=params.node_id)
     return issue(controller, params.public_key, now.unix, now.unix + state.setup.certificate_days * _DAY).pack()
 
@@ -41,6 +44,13 @@ def _approved(state: NodeState, ask: Ask, params: EnrollRequestParams, now: Inst
         return True
     by_admin = state.approved.get(params.node_id) == params.public_key
     return by_admin or state.trust.is_approved(params.node_id, params.public_key)
+
+
+def _spend_approval(state: NodeState, node_id: int) -> None:
+    """Forget who asked and who said yes, wherever that stands: in memory, in the admin's files, or in both."""
+    state.enrolments.pop(node_id, None)
+    state.approved.pop(node_id, None)
+    state.trust.spend_approval(node_id)
 
 
 def _await_approval(state: NodeState, ask: Ask, params: EnrollRequestParams, now: Instant) -> None:

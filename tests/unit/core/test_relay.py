@@ -21,6 +21,7 @@ from discovery_rig import (
 from fabricbios.core.relay import Relay
 from fabricbios.model import ResourceType
 from fabricbios.ports import UdpPeer
+from fabricbios.wire import RevokeBroadcast
 from fabricbios.wire.discovery import Announce, Filter, SolicitResponse, SolicitRetry, Withdraw, WithdrawReason
 from fabricbios.wire.enrolment import issue
 from fabricbios.wire.fragmentation import Assembly
@@ -252,8 +253,60 @@ def test_a_full_relay_makes_room_for_who_is_vouched_for_only() -> None:
     for private in (ONE, TWO):
         assert hear(it, *announcing(private, at())[1]) == "accepted"
     assert hear(it, *announcing(key(4), at())[1]) == "full"
-    assert hear(it, *announcing(CA, at())[1]) == "accepted"
+    assert hear(it, *announcing(CA, at())[1]) == "accepted, displaced"
     assert {e.announce.node_id for e in ask(it)} == {node_id(TWO), node_id(CA)}
+
+
+def test_nobody_takes_the_place_of_who_is_vouched_for() -> None:
+    it = relay(max_nodes=2, peers=pins(ONE, TWO))
+    for private in (ONE, TWO):
+        assert hear(it, *announcing(private, at())[1]) == "accepted"
+    assert hear(it, *announcing(key(4), at())[1]) == "full"
+
+
+def test_one_source_has_its_share_and_no_more() -> None:
+    it = relay(max_nodes=1000)
+    said = [hear(it, *announcing(key(i), at())[1]) for i in range(65)]
+    assert said == ["accepted"] * 64 + ["source_full"]
+    _, again = announcing(key(0), at(1))
+    assert hear(it, *again, moment=at(1)) == "accepted"  # who is listed stays so
+    assert hear(it, *announcing(key(65), at())[1], peer=UdpPeer("192.0.2.2", 5700)) == "accepted"
+
+
+def test_the_nodes_of_one_ipv6_site_are_of_one_source() -> None:
+    it = relay(max_nodes=1000)
+    hosts = [UdpPeer(f"2001:db8::{i:x}", 5700) for i in range(65)]
+    said = [hear(it, *announcing(key(i), at())[1], peer=host) for i, host in enumerate(hosts)]
+    assert said[-1] == "source_full"
+    assert hear(it, *announcing(key(65), at())[1], peer=UdpPeer("2001:db8:0:1::1", 5700)) == "accepted"
+
+
+def test_a_full_relay_takes_from_the_source_with_the_most() -> None:
+    it = relay(max_nodes=4)
+    for i in range(4):
+        hear(it, *announcing(key(i), at())[1])
+    others = [UdpPeer(f"192.0.2.{i}", 5700) for i in (2, 3, 4)]
+    assert hear(it, *announcing(key(5), at())[1], peer=others[0]) == "accepted, displaced"
+    assert hear(it, *announcing(key(6), at())[1], peer=others[1]) == "accepted, displaced"
+    assert hear(it, *announcing(key(7), at())[1], peer=others[0]) == "full"  # two of each would be no fairer
+    listed = {e.announce.node_id for e in ask(it)}
+    assert listed == {node_id(key(i)) for i in (2, 3, 5, 6)}
+
+
+def test_an_entry_that_is_gone_makes_room_in_its_sources_share() -> None:
+    it = relay(max_nodes=1000)
+    for i in range(64):
+        hear(it, *announcing(key(i), at())[1])
+    it.handle_timer(at(91))
+    assert len(it) == 0
+    assert hear(it, *announcing(key(64), at(91))[1], moment=at(91)) == "accepted"
+
+
+def test_a_broadcast_of_revocations_is_counted_and_draws_nothing() -> None:
+    it = relay(peers=pins(ONE))
+    payload = RevokeBroadcast(node_id(ONE), (1, 2), at().unix + 60).pack()
+    assert hear(it, signed(ONE, MsgType.REVOKE_BROADCAST, payload)) == "ignored"
+    assert sent(it, at()) == []
 
 
 def test_filters_choose() -> None:

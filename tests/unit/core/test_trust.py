@@ -1,6 +1,8 @@
 import pytest
 from discovery_rig import at, key, node_id, pins, raw, store, stream_peer
 
+from fabricbios.core.trust import SpendApproval
+from fabricbios.ports import TrustedKeys
 from fabricbios.wire.enrolment import issue
 
 OWNER, OTHER, CA = key(1), key(2), key(3)
@@ -118,3 +120,22 @@ def test_remembered_signatures_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     for end in range(100, 110):
         assert trust.trusted(stream_peer(OTHER, certificate(end=end)), at())
     assert len(trust._signed) == 3
+
+
+def test_an_approval_is_spent_until_the_files_say_it_again() -> None:
+    who, trust = node_id(OTHER), store(approved=pins(OTHER))
+    trust.spend_approval(who)
+    assert not trust.is_approved(who, raw(OTHER))
+    effect = trust.next_effect()
+    assert effect == SpendApproval(who)
+    trust.effect_succeeded(effect)
+    assert not trust.is_approved(who, raw(OTHER))
+    trust.reload(TrustedKeys(approved=pins(OTHER)))
+    assert trust.is_approved(who, raw(OTHER))
+
+
+def test_an_approval_that_could_not_be_removed_is_not_spent() -> None:
+    who, trust = node_id(OTHER), store(approved=pins(OTHER))
+    trust.spend_approval(who)
+    trust.effect_failed(trust.next_effect(), at())
+    assert trust.is_approved(who, raw(OTHER))

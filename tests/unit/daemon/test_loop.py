@@ -63,6 +63,7 @@ class StubTrust:
 
 class StubPins:
     write_due = staticmethod(lambda trust: None)
+    sent = staticmethod(lambda: None)
 
 
 class StubJournal:

@@ -153,3 +153,34 @@ def test_a_revocation_that_cannot_be_recorded_is_not_called_done_but_holds() -> 
     got = node.ask(1, Op.CAP_REVOKE, CapRevokeParams(Token.unpack(raw).token_id, 60), token=other)
     assert got.status is Status.INTERNAL_ERROR
     assert node.ask(1, Op.LEASE_LIST_ACTIVE, token=raw).status is Status.INVALID_TOKEN
+
+
+def test_a_refreshed_token_is_no_wider_than_policy_grants_now() -> None:
+    node = FakeNode()
+    raw = node.token(1, int(Perm.READ | Perm.ALLOC | Perm.ADMIN))
+    node.node.set_policy(Policy(Limits(perms=Perm.READ | Perm.ALLOC)))
+    again = node.ask(1, Op.CAP_REFRESH, CapRefreshParams(60), token=raw)
+    assert Token.unpack(again.result).perms == Perm.READ | Perm.ALLOC
+    node.node.set_policy(Policy(Limits(perms=Perm.WRITE)))
+    assert node.ask(1, Op.CAP_REFRESH, CapRefreshParams(60), token=raw).status is Status.INSUFFICIENT_PERM
+
+
+def test_a_delegated_token_is_refreshed_within_the_policy_of_who_asks() -> None:
+    node = FakeNode(policy=Policy(Limits(), {2: Limits(perms=Perm.READ)}))
+    raw = node.token(1, int(Perm.READ | Perm.ALLOC), audience=2)
+    again = node.ask(2, Op.CAP_REFRESH, CapRefreshParams(60), token=raw)
+    assert Token.unpack(again.result).perms == Perm.READ
+
+
+def test_a_token_with_caveats_is_not_refreshed_without_delegate() -> None:
+    node = FakeNode()
+    raw = attenuate(Token.unpack(node.token(1)), RateLimit(5)).pack()
+    node.node.set_policy(Policy(Limits(perms=Perm.READ)))
+    assert node.ask(1, Op.CAP_REFRESH, CapRefreshParams(60), token=raw).status is Status.INSUFFICIENT_PERM
+
+
+def test_refreshing_counts_against_the_rate_limit() -> None:
+    node = FakeNode()
+    raw = attenuate(Token.unpack(node.token(1)), RateLimit(2)).pack()
+    said = [node.ask(1, Op.CAP_REFRESH, CapRefreshParams(60), token=raw).status for _ in range(3)]
+    assert said == [Status.OK, Status.OK, Status.RATE_LIMITED]

@@ -94,3 +94,20 @@ def test_strangers_who_filled_the_list_keep_nobody_out() -> None:
         ask_for_own(node)  # it asks again, as a node does
     assert node.node.approve_enrolment(ID)
     assert ask_for_own(node).status is Status.OK
+
+
+def test_an_approval_is_good_for_one_certificate() -> None:
+    node = node_with_controller()
+    ask_for_own(node)
+    node.node.approve_enrolment(ID)
+    assert [ask_for_own(node).status for _ in range(2)] == [Status.OK, Status.INSUFFICIENT_PERM]
+    node.node.approve_enrolment(ID)
+    assert ask_for_own(node).status is Status.OK
+
+
+def test_an_approval_in_files_and_in_memory_is_one() -> None:
+    node = node_with_controller()
+    ask_for_own(node)
+    node.trust.approved[ID] = KEY
+    node.node.approve_enrolment(ID)
+    assert [ask_for_own(node).status for _ in range(2)] == [Status.OK, Status.INSUFFICIENT_PERM]
