@@ -9,9 +9,9 @@ from fbmu_rig import LEASE, FbmuRig
 
 from fabricbios.dataplane import xdp_program
 from fabricbios.dataplane.slab import Memory
-from fabricbios.dataplane.slots import SLOT, SlotLease
+from fabricbios.dataplane.slots import SLOT, Plane, SlotLease
 from fabricbios.dataplane.xdp_frame import strip, wrap
-from fabricbios.dataplane.xdp_layout import CounterRecord
+from fabricbios.dataplane.xdp_layout import FBBU_RECORDS, CounterRecord
 from fabricbios.dataplane.xdp_maps import XdpMaps
 from fabricbios.errors import Unsupported
 from fabricbios.hw import bpf
@@ -65,9 +65,13 @@ class XdpRig:
         assert done.action in (bpf.XdpAction.TX, bpf.XdpAction.DROP), done
         return strip(done.packet, v6=v6) if done.action == bpf.XdpAction.TX else None
 
-    def drops(self) -> dict[str, int]:
+    def drops(self, plane: Plane = Plane.FBMU) -> dict[str, int]:
         """Return the drops that happened, by name."""
-        return {name: n for name, n in self.maps.counters(CounterRecord.NATIVE)["drops"].items() if n}
+        return {name: n for name, n in self.maps.counters(CounterRecord.NATIVE, plane)["drops"].items() if n}
+
+    def passed(self, plane: Plane = Plane.FBMU) -> int:
+        """Return how many authentic questions went on to the socket."""
+        return self.maps.counters(CounterRecord.NATIVE, plane)["passed"]["socket"]
 
     def requests(self) -> dict[str, int]:
         return {name: n for name, n in self.maps.counters(CounterRecord.NATIVE)["requests"].items() if n}
@@ -80,7 +84,8 @@ class XdpRig:
         self.table = self.maps.table(self.board)
         self.memory.view[:] = bytes(len(self.memory.view))
         size = len(bpf.map_lookup(self.maps.fds["counters"], struct.pack("<I", 0), self._counter_bytes()) or b"")
-        bpf.map_update(self.maps.fds["counters"], struct.pack("<I", CounterRecord.NATIVE), bytes(size))
+        for record in (CounterRecord.NATIVE, CounterRecord.NATIVE + FBBU_RECORDS):
+            bpf.map_update(self.maps.fds["counters"], struct.pack("<I", record), bytes(size))
 
     def _counter_bytes(self) -> int:
         return bpf.map_info(self.maps.fds["counters"]).value_size * bpf.possible_cpus()

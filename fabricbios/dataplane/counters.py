@@ -53,7 +53,8 @@ COUNTERS = Layout(
         Field("bytes_read", "u64", "data bytes answered to READ"),
         Field("bytes_written", "u64", "data bytes taken from WRITE"),
         Field("batch", "u64", "odd while a user-space server works on a batch (quiescence)"),
-        Field("reserved", "u64", "zero", 5),
+        Field("passed", "u64", "authentic questions that the kernel path left to the socket, where they are counted"),
+        Field("reserved", "u64", "zero", 4),
     ),
 )
 
@@ -65,7 +66,8 @@ def enum_to_c(enum: type[IntEnum], prefix: str) -> str:
 
 
 def read_counters(buffer: Any, base: int = 0) -> dict[str, dict[str, int]]:
-    """Return one record by name: {"requests": {"read": n, ...}, "drops": {...}, "bytes": {"read": n, "written": n}}."""
+    """Return one record by name: {"requests": {"read": n, ...}, "drops": {...}, "bytes": {"read": n, "written": n},
+    "passed": {"socket": n}}."""
     requests, drops = COUNTERS.get(buffer, base, "requests"), COUNTERS.get(buffer, base, "drops")
     return {
         "requests": {op.name.lower(): requests[op] for op in CountedOp},
@@ -74,4 +76,5 @@ def read_counters(buffer: Any, base: int = 0) -> dict[str, dict[str, int]]:
             "read": COUNTERS.get(buffer, base, "bytes_read"),
             "written": COUNTERS.get(buffer, base, "bytes_written"),
         },
+        "passed": {"socket": COUNTERS.get(buffer, base, "passed")},
     }

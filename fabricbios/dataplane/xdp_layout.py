@@ -51,12 +51,17 @@ XDP_CONFIG = Layout(
 
 
 class CounterRecord(IntEnum):
-    """Which counters a loaded program adds to: by how it is attached, or for what user space hands over."""
+    """Which counters a loaded program adds to: by how it is attached, or for what user space hands over.
+
+    FBMU's; those of FBBU come FBBU_RECORDS later.
+    """
 
     NATIVE = 0
     GENERIC = 1
     SOCKET = 2
 
+
+FBBU_RECORDS = len(CounterRecord)
 
 SLAB_MARGIN = 4096
 """Offset and length of a copy are bounded one by one for the verifier, so a slab's value is longer by one copy."""
@@ -73,6 +78,7 @@ _ENUMS: tuple[tuple[type[IntEnum], str], ...] = (
 )
 _LAYOUTS = (SLOT, COUNTERS, DP_HEADER, XDP_CONFIG)
 _NUMBERS = {
+    "FBBU_RECORDS": FBBU_RECORDS,
     "SLAB_BYTES": SLAB_BYTES,
     "SLAB_MARGIN": SLAB_MARGIN,
     "WINDOW": WINDOW,

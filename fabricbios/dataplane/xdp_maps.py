@@ -16,8 +16,8 @@ from fabricbios.dataplane.index import index_bytes
 from fabricbios.dataplane.keys import SHA256_K
 from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import SLAB_BYTES, Slab, slab_sizes
-from fabricbios.dataplane.slots import SLOT, SlotTable
-from fabricbios.dataplane.xdp_layout import SLAB_MARGIN, XDP_CONFIG, CounterRecord
+from fabricbios.dataplane.slots import SLOT, Plane, SlotTable
+from fabricbios.dataplane.xdp_layout import FBBU_RECORDS, SLAB_MARGIN, XDP_CONFIG, CounterRecord
 from fabricbios.errors import Unsupported
 from fabricbios.hw import bpf
 
@@ -94,10 +94,10 @@ class XdpMaps:
             sha256_k=SHA256_K,
         )
 
-    def counters(self, record: CounterRecord) -> dict[str, dict[str, int]]:
-        """Return the sum over all CPUs of what one kind of program counted (counters.read_counters)."""
-        cpus = bpf.possible_cpus()
-        raw = bpf.map_lookup(self.fds["counters"], struct.pack("<I", record), COUNTERS.size * cpus) or b""
+    def counters(self, record: CounterRecord, plane: Plane = Plane.FBMU) -> dict[str, dict[str, int]]:
+        """Return the sum over all CPUs of what one kind of program counted of a plane (counters.read_counters)."""
+        cpus, number = bpf.possible_cpus(), record + (FBBU_RECORDS if plane is Plane.FBBU else 0)
+        raw = bpf.map_lookup(self.fds["counters"], struct.pack("<I", number), COUNTERS.size * cpus) or b""
         sums: dict[str, dict[str, int]] = {}
         for cpu in range(cpus):
             for group, names in read_counters(raw, cpu * COUNTERS.size).items():
@@ -139,7 +139,7 @@ def _fresh(slots: int, sizes: list[int]) -> Iterator[tuple[str, int]]:
     for number in range(1, len(sizes)):
         yield f"{_SLAB}{number}", create(kind.ARRAY, 4, each, 1, shared, "fb_slab")
     yield "slabs", create(kind.ARRAY_OF_MAPS, 4, 4, len(sizes), 0, "fb_slabs", first)
-    yield "counters", create(kind.PERCPU_ARRAY, 4, COUNTERS.size, len(CounterRecord), 0, "fb_counters")
+    yield "counters", create(kind.PERCPU_ARRAY, 4, COUNTERS.size, 2 * FBBU_RECORDS, 0, "fb_counters")
     yield "stations", create(kind.HASH, 4, 8, STATIONS, 0, "fb_stations")
 
 

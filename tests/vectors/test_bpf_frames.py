@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from fbmu_rig import KEY, LEASE, LEASE_ID, question, read, write
-from xdp_rig import BYTES, FBBU_PORT, PORT, XdpRig, require_bpf
+from xdp_rig import BYTES, PORT, XdpRig, require_bpf
 
 from fabricbios.dataplane.slab import SLAB_BYTES
-from fabricbios.dataplane.slots import Extent, Plane
+from fabricbios.dataplane.slots import Extent
 from fabricbios.dataplane.xdp_frame import strip, wrap
 from fabricbios.hw.bpf import XdpAction
 from fabricbios.model import DpAuth, DpOp
@@ -185,23 +185,6 @@ def test_every_lease_of_a_full_table_is_found(rig: XdpRig) -> None:
     rig.table.clear(ids[3], 0)
     assert rig.ask(read(0, 64, 2, 60, lease_id=ids[3])) is None
     assert all(rig.ask(read(0, 64, 2, 60, lease_id=i)) is not None for i in ids if i != ids[3])
-
-
-def fbbu(op: DpOp, payload: bytes, auth: DpAuth, key: bytes = KEY) -> bytes:
-    return question(op, payload, 1, lease_id=LEASE_ID + 1, head=b"FBBU\x01", auth=auth, key=key)
-
-
-@pytest.mark.parametrize("auth", DpAuth)
-def test_fbbu_is_filtered_and_otherwise_left_to_the_socket(rig: XdpRig, auth: DpAuth) -> None:
-    rig.open(LEASE._replace(lease_id=LEASE_ID + 1, plane=Plane.FBBU, auth=auth, extent=Extent(0, 1 << 20)))
-    asked = fbbu(DpOp.WRITE, struct.pack(">QI", 0, 1) + bytes(512), auth)
-    frame, forged = wrap(asked, FBBU_PORT, v6=False), fbbu(DpOp.READ, struct.pack(">QI", 0, 1), auth, bytes(32))
-    for _ in range(2):  # the window is the server's: nothing is taken here
-        done = rig.run(frame)
-        assert (done.action, done.packet) == (XdpAction.PASS, frame)
-    assert rig.run(wrap(forged, FBBU_PORT, v6=False)).action == XdpAction.DROP
-    assert rig.run(wrap(asked, PORT, v6=False)).action == XdpAction.DROP
-    assert rig.drops() == {"bad_tag": 1, "malformed": 1}
 
 
 def test_expiry_holds_by_the_clock_alone(rig: XdpRig) -> None:

@@ -8,7 +8,9 @@
  * program by a test run, where there is always room. So there is one window, and nothing that user space would have to
  * believe of a datagram because of the way it came.
  *
- * FBBU: what is forged ends here; the rest is the socket's, which checks all of it again.
+ * FBBU: what is forged or replayed ends here; the rest is the socket's, which checks all of it again and takes the
+ * nonces. Only where nobody has the socket any more, and so nobody else takes them, is it answered here that a lease
+ * is over.
  */
 #ifndef FABRICBIOS_DATAPLANE_H
 #define FABRICBIOS_DATAPLANE_H
@@ -20,19 +22,20 @@
 #include "packet.h"
 #include "protocol.h"
 #include "question.h"
+#include "socket.h"
 #include "tag.h"
 #include "window.h"
 
-static __always_inline struct dp_counters *counters_of_this_cpu(void)
+static __always_inline struct dp_counters *counters_of_this_cpu(__u32 plane)
 {
-	__u32 record = config.record;
+	__u32 record = config.record + (plane == PLANE_FBBU ? FBBU_RECORDS : 0);
 
 	return bpf_map_lookup_elem(&counters, &record);
 }
 
-__noinline int dropped(__u32 reason)
+__noinline int dropped(__u32 plane, __u32 reason)
 {
-	struct dp_counters *c = counters_of_this_cpu();
+	struct dp_counters *c = counters_of_this_cpu(plane);
 
 	if (c && reason < 16)
 		c->drops[reason]++;
@@ -43,7 +46,7 @@ __noinline int dropped(__u32 reason)
  * What is for no lease of ours is dropped only where the frame is for this very station: a bridge or a machine in
  * promiscuous mode may carry the questions of other nodes.
  */
-__noinline int refused(struct xdp_md *ctx, __u32 reason)
+__noinline int refused(struct xdp_md *ctx, __u32 plane, __u32 reason)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 ifindex = ctx->ingress_ifindex;
@@ -53,7 +56,7 @@ __noinline int refused(struct xdp_md *ctx, __u32 reason)
 		return XDP_PASS;
 	if (own && (own[0] != to[0] || own[1] != to[1] || own[2] != to[2]))
 		return XDP_PASS;
-	return dropped(reason);
+	return dropped(plane, reason);
 }
 
 /* The data of a WRITE under HMAC_HEADER has no other guard than the UDP checksum; a tag is the better one elsewhere. */
@@ -92,10 +95,13 @@ __noinline int write_in_order(struct xdp_md *ctx, struct lease_slot *slot, const
 
 __noinline int count_answer(struct lease_slot *slot, const struct question *q)
 {
-	struct dp_counters *c = counters_of_this_cpu();
+	struct dp_counters *c;
 	__u32 op;
 
-	if (!c || !slot || !q)
+	if (!slot || !q)
+		return 0;
+	c = counters_of_this_cpu(q->plane);
+	if (!c)
 		return 0;
 	op = q->op >> 4; /* 0x01, 0x10, 0x20, 0x30 are 0 to 3 of enum counted: the assertions below */
 	c->requests[op & 7]++;
@@ -126,17 +132,40 @@ static __always_inline int answer(struct xdp_md *ctx, struct lease_slot *slot, s
 		q->status = write_in_order(ctx, slot, q);
 	longer = growth(ctx, q);
 	if (longer && bpf_xdp_adjust_tail(ctx, longer))
-		return dropped(DROP_INTERNAL);
+		return dropped(q->plane, DROP_INTERNAL);
 	if (write_heads(ctx, slot, q))
-		return dropped(DROP_INTERNAL);
+		return dropped(q->plane, DROP_INTERNAL);
 	if (q->op == DP_OP_READ && !q->status && copy_question(ctx, slot, q, TO_PACKET))
-		return dropped(DROP_INTERNAL);
+		return dropped(q->plane, DROP_INTERNAL);
 	if (write_tag(ctx, slot, q))
-		return dropped(DROP_INTERNAL);
+		return dropped(q->plane, DROP_INTERNAL);
 	if (q->place.v6 && answer_checksum(ctx, &q->place, q->answer))
-		return dropped(DROP_INTERNAL);
+		return dropped(q->plane, DROP_INTERNAL);
 	count_answer(slot, q);
 	return XDP_TX;
+}
+
+/* What is seen already ends here; a fresh nonce is the socket's to take, who sees the other ways to it as well. */
+__noinline int left_to_socket(struct lease_slot *slot, const struct question *q)
+{
+	struct dp_counters *c;
+	int verdict;
+
+	if (!slot || !q)
+		return XDP_PASS;
+	verdict = window_peek(slot, q->nonce);
+	if (verdict != NONCE_FRESH)
+		return dropped(q->plane, verdict);
+	c = counters_of_this_cpu(q->plane);
+	if (c)
+		c->passed++;
+	return XDP_PASS;
+}
+
+/* Of the block plane the program has one answer: that the lease is over, where nobody is left to give it. */
+static __always_inline int is_the_sockets(struct xdp_md *ctx, const struct question *q)
+{
+	return q->plane == PLANE_FBBU && (!q->status || has_socket(ctx, &q->place));
 }
 
 /* The tag held: take the nonce, or leave a datagram whose answer does not fit to user space. */
@@ -145,14 +174,14 @@ static __always_inline int serve(struct xdp_md *ctx, struct lease_slot *slot, st
 	int longer, verdict;
 
 	judge_question(slot, q);
+	if (is_the_sockets(ctx, q))
+		return left_to_socket(slot, q);
 	longer = growth(ctx, q);
-	if (longer > 0 && bpf_xdp_adjust_tail(ctx, longer)) {
-		verdict = window_peek(slot, q->nonce);
-		return verdict == NONCE_FRESH ? XDP_PASS : dropped(verdict);
-	}
+	if (longer > 0 && bpf_xdp_adjust_tail(ctx, longer))
+		return left_to_socket(slot, q);
 	verdict = window_take(slot, q->nonce);
 	if (verdict != NONCE_FRESH)
-		return dropped(verdict);
+		return dropped(q->plane, verdict);
 	return answer(ctx, slot, q);
 }
 
@@ -165,15 +194,15 @@ static __always_inline int take_frame(struct xdp_md *ctx)
 	if (verdict == NOT_OURS)
 		return XDP_PASS;
 	if (verdict)
-		return refused(ctx, verdict - 1);
+		return refused(ctx, q.plane, verdict - 1);
 	slot = bpf_map_lookup_elem(&slots, &q.slot);
 	if (!slot)
-		return dropped(DROP_INTERNAL);
+		return dropped(q.plane, DROP_INTERNAL);
 	if (has_bare_data(slot, &q) && verify_checksum(ctx, &q.place))
-		return dropped(DROP_CHECKSUM);
+		return dropped(q.plane, DROP_CHECKSUM);
 	if (!tag_holds(ctx, slot, &q))
-		return dropped(DROP_BAD_TAG);
-	return q.plane == PLANE_FBMU ? serve(ctx, slot, &q) : XDP_PASS;
+		return dropped(q.plane, DROP_BAD_TAG);
+	return serve(ctx, slot, &q);
 }
 
 #endif

@@ -100,6 +100,7 @@ __noinline int read_question(struct xdp_md *ctx, struct question *q)
 	found = parse(data, end, &q->place);
 	if (found == PARSED_OTHER)
 		return NOT_OURS;
+	q->plane = q->place.port == config.fbmu_port ? PLANE_FBMU : PLANE_FBBU;
 	if (found != PARSED_OURS)
 		return 1 + (found == PARSED_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
 	at = q->place.at;
@@ -108,7 +109,6 @@ __noinline int read_question(struct xdp_md *ctx, struct question *q)
 	if ((void *)(h + 1) > end)
 		return 1 + DROP_MALFORMED;
 	q->tagging.at = at;
-	q->plane = q->place.port == config.fbmu_port ? PLANE_FBMU : PLANE_FBBU;
 	read_header(h, q);
 	if (!header_is_sound(h, q, q->plane == PLANE_FBMU ? MAGIC_FBMU : MAGIC_FBBU) || read_params(h, end, q))
 		return 1 + DROP_MALFORMED;
@@ -153,6 +153,7 @@ static __always_inline __u32 judge_io(const struct lease_slot *slot, const struc
 	return DP_STATUS_OK;
 }
 
+/* Of a block lease its state alone: where its blocks are and what they may be asked is the socket's to know. */
 static __always_inline __u32 judge(const struct lease_slot *slot, const struct question *q)
 {
 	__u64 state = *(volatile __u64 *)&slot->state;
@@ -161,7 +162,7 @@ static __always_inline __u32 judge(const struct lease_slot *slot, const struct q
 		return DP_STATUS_FENCED;
 	if (state != SLOT_STATE_ACTIVE || bpf_ktime_get_boot_ns() >= *(volatile __u64 *)&slot->expiry_ns)
 		return DP_STATUS_EXPIRED;
-	return is_io(q->op) ? judge_io(slot, q) : DP_STATUS_OK;
+	return q->plane == PLANE_FBMU && is_io(q->op) ? judge_io(slot, q) : DP_STATUS_OK;
 }
 
 static __always_inline __u32 answer_size(const struct question *q)

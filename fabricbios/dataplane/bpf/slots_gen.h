@@ -5,6 +5,7 @@
 
 #include <linux/types.h>
 
+#define FBBU_RECORDS 3
 #define SLAB_BYTES 268435456
 #define SLAB_MARGIN 4096
 #define WINDOW 1024
@@ -164,7 +165,8 @@ struct dp_counters {
 	__u64 bytes_read; /* data bytes answered to READ */
 	__u64 bytes_written; /* data bytes taken from WRITE */
 	__u64 batch; /* odd while a user-space server works on a batch (quiescence) */
-	__u64 reserved[5]; /* zero */
+	__u64 passed; /* authentic questions that the kernel path left to the socket, where they are counted */
+	__u64 reserved[4]; /* zero */
 };
 _Static_assert(sizeof(struct dp_counters) == 384, "dp_counters");
 _Static_assert(__builtin_offsetof(struct dp_counters, requests) == 0, "dp_counters.requests");
@@ -173,7 +175,8 @@ _Static_assert(__builtin_offsetof(struct dp_counters, statuses) == 192, "dp_coun
 _Static_assert(__builtin_offsetof(struct dp_counters, bytes_read) == 320, "dp_counters.bytes_read");
 _Static_assert(__builtin_offsetof(struct dp_counters, bytes_written) == 328, "dp_counters.bytes_written");
 _Static_assert(__builtin_offsetof(struct dp_counters, batch) == 336, "dp_counters.batch");
-_Static_assert(__builtin_offsetof(struct dp_counters, reserved) == 344, "dp_counters.reserved");
+_Static_assert(__builtin_offsetof(struct dp_counters, passed) == 344, "dp_counters.passed");
+_Static_assert(__builtin_offsetof(struct dp_counters, reserved) == 352, "dp_counters.reserved");
 
 /* what every datagram of FBMU and FBBU starts with (D10) */
 struct dp_header {
