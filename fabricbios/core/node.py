@@ -151,6 +151,19 @@ class Node:
         self._state.fence.epoch = max(self._state.fence.epoch, waiting.epoch)
         self._state.outbox.answer(waiting.ask, waiting.result, now)
 
+    # -- hardware that goes
+
+    def lose(self, resource_id: int, now: Instant) -> None:
+        """What an offer is made of is gone: end its leases, and grant none of it until `regain`. Call it once."""
+        self._state.admission.fence(resource_id)
+        for lease in list(self._state.leases):
+            if lease.spec.resource_id == resource_id and lease.state not in _OVER and not lease.ending:
+                follow(self._state, lease, lease.tear_down(Cause.REVOKED, now), now)
+
+    def regain(self, resource_id: int) -> None:
+        """It is back. Leases whose teardown failed meanwhile stay FENCED, and the resource with them."""
+        self._state.admission.unfence(resource_id)
+
     # -- the end
 
     def drain(self, now: Instant) -> None:

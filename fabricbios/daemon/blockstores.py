@@ -48,7 +48,7 @@ class BlockStores:
         except BaseException:
             self.close()
             raise
-        self._backings = backings
+        self.by_resource = backings
 
     def _open(self, config: Config, node_id: int) -> dict[int, Backing]:
         found: dict[int, Backing] = {}
@@ -70,7 +70,7 @@ class BlockStores:
         """Return one resource a store, whole granules of it."""
         return [
             Resource(resource_id, ResourceType.BLOCK, b.size, b.name, tuple(bindings), b.path)
-            for resource_id, b in self._backings.items()
+            for resource_id, b in self.by_resource.items()
         ]
 
     def close(self) -> None:

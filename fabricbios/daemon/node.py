@@ -31,6 +31,7 @@ from fabricbios.daemon.orphans import release_orphans
 from fabricbios.daemon.pins import Pins
 from fabricbios.daemon.planes import Planes
 from fabricbios.daemon.statedir import AlreadyRunning, StateDir
+from fabricbios.daemon.storewatch import StoreWatch
 from fabricbios.daemon.thermal import Thermal
 from fabricbios.errors import ConfigError
 from fabricbios.model import hex128
@@ -133,6 +134,9 @@ class NodeService:
         self._undo.push_async_callback(self._stop_leasing)
         self._take_back()
         self.loop.pump()
+        watch = StoreWatch(self.planes.stores, self.loop)
+        self._undo.callback(watch.stop)
+        watch.start()
 
     def _setup(self) -> Setup:
         config = self._config

@@ -17,6 +17,7 @@ from fabricbios.daemon.streamplanes import FBBU, FBMU, BlockStreams, MemoryStrea
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.slab import PAGE
 from fabricbios.dataplane.slots import SlotCounters
+from fabricbios.hw.backing import Backing
 from fabricbios.model import BLOCK_SIZE, Binding, Resource, ResourceType, resource_id_of
 from fabricbios.ports import DataPlane
 
@@ -35,6 +36,7 @@ class Planes:
         self.by_key: dict[Key, DataPlane] = {}
         self.streams: dict[bytes, StreamPlane] = {}
         self.offers: list[Offer] = []
+        self.stores: Mapping[int, Backing] = {}
         self.max_leases = 0
         self.slow_steps: frozenset[str] = frozenset()  # whose undo must not run in the event loop
 
@@ -60,6 +62,7 @@ class Planes:
         config = self._config
         stores = BlockStores(config, self._node_id)
         self._undo.callback(stores.close)
+        self.stores = stores.by_resource
         path = BlockPath(stores, config.bind, config.fbbu_port, config.block_sync)
         self._undo.callback(path.close)
         self._paths["fbbu"] = path

@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import sys
 import time
 from collections.abc import Set
 from pathlib import Path
@@ -31,6 +32,7 @@ Wipe = Literal["discard", "zero", "none"]
 GRANULE = (
     1 << 20
 )  # extents begin and end at multiples: every device's physical block and erase size divides it, or nearly
+BLKGETSIZE64 = 0x8008_1272  # linux/fs.h: _IOR(0x12, 114, size_t)
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 DEVICES = Path("/dev")
 _NOT_OFFERED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL}
@@ -61,7 +63,7 @@ class Backing:
 
     def check(self) -> None:
         """Raise OSError where the device is gone or the file is shorter than what was leased out of it."""
-        if os.lseek(self.fd, 0, os.SEEK_END) < self.size:
+        if _size_now(self.fd, self.is_device) < self.size:
             raise OSError(errno.ENXIO, "truncated, or the device is gone", self.path)
         if not self.is_device and os.fstat(self.fd).st_nlink == 0:
             raise OSError(errno.ENOENT, "the file was deleted", self.path)
@@ -166,6 +168,14 @@ def _describe(fs: Sysfs, fd: int, path: str, size: int | None) -> Backing:
         raise ConfigError(f"block {path}: less than the smallest extent, {GRANULE} bytes: give it more")
     name = block.stable_name(fs, _kernel_name(fs, found.st_rdev))[0] if is_device else path
     return Backing(fd, path, name, usable, is_device, identity_of(name, 0 if is_device else found.st_ino))
+
+
+def _size_now(fd: int, is_device: bool) -> int:
+    """Return the bytes there are. lseek(2) would wait for whoever wipes the device just now; this does not."""
+    if not is_device:
+        return os.fstat(fd).st_size
+    size = fcntl.ioctl(fd, BLKGETSIZE64, bytes(8))
+    return int.from_bytes(size, sys.byteorder)
 
 
 def identity_of(name: str, inode: int) -> bytes:

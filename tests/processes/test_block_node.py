@@ -8,7 +8,7 @@ import socket
 import pytest
 from node_rig import NodeProcess
 
-from fabricbios.errors import CapacityExceeded, Fenced, NotFound, Refused
+from fabricbios.errors import CapacityExceeded, Fenced, NotFound, Refused, Revoked
 from fabricbios.model import Binding, ResourceType
 from fabricbios.transport import Identity
 
@@ -141,3 +141,52 @@ def test_a_truncated_file_fences_the_resource_and_says_so(node):
 
     node.run(fill, OWNER)
     assert node.metric("fabricbios_fenced_resources{")['fabricbios_fenced_resources{kind="block"}'] == 1
+
+
+def test_a_file_deleted_under_a_live_lease_ends_it_at_once_and_harms_nobody_else(node):
+    """Nobody frees and nobody does I/O: the daemon itself has to look."""
+
+    async def work(client):
+        disk, memory = client.lease_block(4 * MIB, ttl=60), client.lease_memory(4096, ttl=60)
+        await disk.open()
+        await memory.open()
+        (node.directory / "disk.img").unlink()
+        while disk.over is None:
+            await asyncio.sleep(0.05)
+        assert isinstance(disk.over, Revoked)
+        while True:
+            (store,) = [r for r in await client.inventory() if r.resource_type == ResourceType.BLOCK]
+            if store.flags & 1 and not store.available:
+                break
+            await asyncio.sleep(0.05)
+        with pytest.raises(Fenced):
+            await client.lease_alloc(30, ResourceType.BLOCK, MIB)
+        await memory.write(0, b"untouched")
+        assert await memory.read(0, 9) == b"untouched"
+
+    node.run(work, OWNER)
+    assert "a store is gone" in node.said()
+    assert node.end() == 0
+
+
+def test_a_file_that_is_whole_again_is_offered_again(node):
+    image = node.directory / "disk.img"
+
+    async def flagged(client, wanted):
+        while True:
+            (store,) = [r for r in await client.inventory() if r.resource_type == ResourceType.BLOCK]
+            if bool(store.flags & 1) is wanted:
+                return
+            await asyncio.sleep(0.05)
+
+    async def work(client):
+        async with client.lease_block(MIB, ttl=60):
+            pass  # the first lease claims the node
+        os.truncate(image, MIB)
+        await flagged(client, True)
+        os.truncate(image, 8 * MIB)
+        await flagged(client, False)
+        async with client.lease_block(4 * MIB, ttl=60) as disk:
+            assert await disk.read(0, 512) == bytes(512)
+
+    node.run(work, OWNER)

@@ -56,6 +56,23 @@ def test_a_reboot_tears_everything_down() -> None:
     assert not node.plane.held
 
 
+def test_hardware_that_goes_takes_its_leases_with_it_and_is_offered_no_more() -> None:
+    node = FakeNode()
+    lease = node.alloc(1)
+    resource_id = node.node.summaries()[0].resource_id
+    node.node.lose(resource_id, node.clock.now)
+    node.run()
+    assert not node.plane.held
+    found = node.ask(1, Op.LEASE_QUERY, LeaseQueryParams(lease.lease_id))
+    assert (found.status, node.node.summaries()[0].available) == (Status.OK, 0)
+    assert node.ask(1, Op.LEASE_ALLOC, LeaseAllocParams(60, 0, MEM, 4096), token=node.token(1)).status is (
+        Status.RESOURCE_FENCED
+    )
+    node.node.regain(resource_id)
+    assert node.node.summaries()[0].available == 1 << 30
+    node.alloc(1)
+
+
 def test_a_lease_that_ended_while_nobody_ran_is_expired() -> None:
     node = FakeNode()
     lease = node.alloc(1, secs=10)

@@ -1,0 +1,151 @@
+"""daemon/storewatch: a store that is gone ends its leases once, and one that is back is offered again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from fabricbios.daemon import storewatch
+from fabricbios.daemon.storewatch import StoreWatch
+from fabricbios.hw.backing import GRANULE, Backing, open_backing
+from fabricbios.hw.sysfs import Sysfs
+
+STORE = 7
+
+
+class StubNode:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def lose(self, resource_id: int, now: Any) -> None:
+        self.told.append(f"lost {resource_id}")
+
+    def regain(self, resource_id: int) -> None:
+        self.told.append(f"regained {resource_id}")
+
+
+class StubLoop:
+    """Does in `finish` what it was to do in a thread."""
+
+    def __init__(self) -> None:
+        self.stub = StubNode()
+        self.node = cast(Any, self.stub)
+        self.waiting: list[tuple[Callable[[], bytes], Callable[[bytes | None], None]]] = []
+
+    def pump(self, first: Callable[[], None]) -> None:
+        first()
+
+    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None:
+        self.waiting.append((work, then))
+
+    def finish(self, broken: bool = False) -> None:
+        waiting, self.waiting = self.waiting, []
+        for work, then in waiting:
+            then(None if broken else work())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Backing]:
+    backing = open_backing(Sysfs("/nonexistent"), str(tmp_path / "disk"), 2 * GRANULE)
+    yield backing
+    backing.close()
+
+
+def watched(store: Backing, *looks: Callable[[StubLoop], None]) -> list[str]:
+    """Look once before each of `looks` and once more; return what core was told."""
+
+    async def work() -> list[str]:
+        loop = StubLoop()
+        watch = StoreWatch({STORE: store}, loop)
+        for look in looks:
+            look(loop)
+            watch.start()
+            loop.finish()
+        watch.stop()
+        return loop.stub.told
+
+    return asyncio.run(work())
+
+
+def cut(store: Backing, size: int) -> Callable[[StubLoop], None]:
+    return lambda _: os.truncate(store.path, size)
+
+
+def test_a_whole_store_is_no_news(store: Backing) -> None:
+    assert watched(store, cut(store, 2 * GRANULE), cut(store, 3 * GRANULE)) == []
+
+
+def test_a_store_that_is_gone_is_told_once_and_so_is_its_return(store: Backing, caplog: Any) -> None:
+    gone, back = cut(store, GRANULE), cut(store, 2 * GRANULE)
+    assert watched(store, gone, gone, back, back, gone) == ["lost 7", "regained 7", "lost 7"]
+    assert store.path in caplog.text
+
+
+def test_a_deleted_file_is_gone(store: Backing) -> None:
+    assert watched(store, lambda _: os.unlink(store.path)) == ["lost 7"]
+
+
+def test_a_look_that_does_not_end_is_not_begun_again(store: Backing) -> None:
+    async def work() -> None:
+        loop = StubLoop()
+        watch = StoreWatch({STORE: store}, loop)
+        watch.start()
+        watch.start()
+        assert len(loop.waiting) == 1
+        loop.finish()
+        watch.start()
+        assert len(loop.waiting) == 1
+        watch.stop()
+
+    asyncio.run(work())
+
+
+def test_what_is_found_after_the_stop_is_of_no_interest(store: Backing) -> None:
+    async def work() -> list[str]:
+        loop = StubLoop()
+        watch = StoreWatch({STORE: store}, loop)
+        watch.start()
+        watch.stop()
+        os.truncate(store.path, 0)
+        loop.finish()
+        return loop.stub.told
+
+    assert asyncio.run(work()) == []
+
+
+def test_a_fault_of_ours_says_nothing_about_the_store(store: Backing) -> None:
+    async def work() -> list[str]:
+        loop = StubLoop()
+        watch = StoreWatch({STORE: store}, loop)
+        os.truncate(store.path, 0)
+        watch.start()
+        loop.finish(broken=True)
+        assert loop.stub.told == []
+        watch.start()
+        loop.finish()
+        watch.stop()
+        return loop.stub.told
+
+    assert asyncio.run(work()) == ["lost 7"]
+
+
+def test_it_looks_again_by_itself(store: Backing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storewatch, "EVERY", 0)
+
+    async def work() -> None:
+        loop = StubLoop()
+        watch = StoreWatch({STORE: store}, loop)
+        watch.start()
+        loop.finish()
+        while not loop.waiting:
+            await asyncio.sleep(0)
+        watch.stop()
+
+    asyncio.run(work())
