@@ -7,7 +7,7 @@ ignored and the peer must be the lease's holder. The first stream of a connectio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol
 
 from fabricbios.errors import WireError
@@ -18,6 +18,7 @@ from fabricbios.wire.dataplane import DP_HEADER_SIZE
 MAX_MESSAGE = (1 << 20) + DP_HEADER_SIZE
 MAX_GREETED = 4096  # leases one connection may have said HELLO to
 MAX_UNDER_WAY = 128  # messages of one peer, up to 1 MiB each, that wait for a disk; its connections may long be gone
+MAX_IN_LANE = 512  # messages of all peers that wait for one and the same disk
 _OP_AT = 5
 
 Answer = Callable[[bytes | None], None]
@@ -25,7 +26,7 @@ Work = Callable[[], bytes]
 
 
 class StreamPlane(Protocol):
-    """One plane's messages. `slow`: its reads and writes may block, so they run in a thread."""
+    """One plane's messages. `slow`: its reads and writes may block, so they run in a thread of their `lane`."""
 
     slow: bool
     kinds: Mapping[int, Any]  # op -> message class
@@ -33,23 +34,27 @@ class StreamPlane(Protocol):
     def hello(self, message: Any, status: DpStatus) -> tuple[DpStatus, bytes]:
         """Return the status and the packed answer; a `status` other than OK is what it says."""
 
+    def lane(self, lease_id: int) -> Hashable:
+        """Return what I/O on this lease waits for, of bounded variety: its store."""
+
     def serve(self, message: Any, status: DpStatus) -> tuple[bytes, int, int]:
         """Return the packed answer of READ, WRITE or PING, and the data bytes read and written."""
 
 
 class DataStreams:
     """Answers data streams. `holder_of` returns a lease's holder, None if there is no such lease; `in_thread` runs
-    work elsewhere and calls back with its result."""
+    work elsewhere and calls back with its result; nothing but its lane holds it up."""
 
     def __init__(
         self,
         planes: Mapping[bytes, StreamPlane],
         holder_of: Callable[[int], int | None],
-        in_thread: Callable[[Work, Answer], None],
+        in_thread: Callable[[Work, Answer, Hashable], None],
     ) -> None:
         self._planes, self._holder_of, self._in_thread = planes, holder_of, in_thread
         self._greeted: dict[int, set[int]] = {}
         self._under_way: Counter[int] = Counter()  # by node_id
+        self._in_lane: Counter[Hashable] = Counter()
         self.counts: dict[bytes, dict[str, Counter[str]]] = {
             magic: {"requests": Counter(), "drops": Counter({"malformed": 0}), "bytes": Counter(read=0, written=0)}
             for magic in planes
@@ -78,21 +83,25 @@ class DataStreams:
         status = self._open(message.lease_id, peer)
         if not plane.slow or status or op is DpOp.PING:
             answer(_served(plane, message, status, counts))
-        elif self._under_way[peer.node_id] >= MAX_UNDER_WAY:
+            return
+        lane = plane.lane(message.lease_id)
+        if self._under_way[peer.node_id] >= MAX_UNDER_WAY or self._in_lane[lane] >= MAX_IN_LANE:
             answer(_served(plane, message, DpStatus.BUSY, counts))
         else:
-            self._serve_slowly(lambda: _served(plane, message, status, counts), peer.node_id, answer)
+            self._serve_slowly(lambda: _served(plane, message, status, counts), peer.node_id, lane, answer)
 
-    def _serve_slowly(self, work: Work, node_id: int, answer: Answer) -> None:
+    def _serve_slowly(self, work: Work, node_id: int, lane: Hashable, answer: Answer) -> None:
         self._under_way[node_id] += 1
+        self._in_lane[lane] += 1
 
         def done(packed: bytes | None) -> None:
+            self._in_lane[lane] -= 1
             self._under_way[node_id] -= 1
             if not self._under_way[node_id]:
                 del self._under_way[node_id]
             answer(packed)
 
-        self._in_thread(work, done)
+        self._in_thread(work, done, lane)
 
     def _hello(self, plane: StreamPlane, message: Any, peer: StreamPeer) -> bytes:
         greeted = self._greeted.setdefault(peer.connection, set())

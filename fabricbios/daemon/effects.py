@@ -7,7 +7,7 @@ blocks) runs in a few threads, so that one slow teardown holds up neither questi
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,8 @@ from fabricbios.errors import LocalMisuse, Unsupported
 from fabricbios.model import Binding, ResourceType
 from fabricbios.ports import Adopter, DataPlane, Fencer, LeaseSpec
 
-THREADS, IO_THREADS = 64, 8  # most of the former sleep in one and the same wait (SharedWait)
+THREADS = 64  # most of them sleep in one and the same wait (SharedWait)
+IO_THREADS = 4  # of each lane
 QUICK_BYTES = 4 << 20  # memory that is zeroed in about a millisecond
 
 Result = Sequence[Any]
@@ -34,7 +35,9 @@ class Effects:
         self._planes = planes
         self._slow_steps = slow_steps
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
-        self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")  # a slow teardown must not wait for I/O
+        self._io: dict[
+            Hashable, ThreadPoolExecutor
+        ] = {}  # a slow teardown must not wait for I/O, nor a lane for others
         self._under_way: set[Future[None]] = set()
 
     def record(self, effects: Sequence[Record]) -> Result | OSError:
@@ -55,9 +58,12 @@ class Effects:
             return lease.kind is ResourceType.MEM
         return lease.size <= QUICK_BYTES and effect.step not in self._slow_steps
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Do something else that may block: block I/O of QUIC streams."""
-        self._keep(self._io.submit(work))
+    def run(self, work: Callable[[], None], lane: Hashable) -> None:
+        """Do something else that may block: block I/O of QUIC streams. What is slow holds up its own lane alone, which
+        is a store; there are as many as are configured."""
+        if lane not in self._io:
+            self._io[lane] = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{lane}")
+        self._keep(self._io[lane].submit(work))
 
     def submit(self, work: Callable[[], None]) -> None:
         """Do a slow effect's work in a thread."""
@@ -115,7 +121,7 @@ class Effects:
             raise OSError(errno.ENODEV, f"no driver for {lease.kind.name} over {lease.binding.name} now") from None
 
     def close(self) -> None:
-        for pool in (self._pool, self._io):
+        for pool in (self._pool, *self._io.values()):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

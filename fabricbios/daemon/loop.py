@@ -9,7 +9,7 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from fabricbios.core.effects import Effect, Record
 from fabricbios.core.node import Node, Push, Reset
@@ -116,8 +116,9 @@ class NodeLoop:
             log.exception("fault in a driver; its step has failed")
             return OSError(errno.EIO, f"fault in a driver: {type(e).__name__}")
 
-    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None:
-        """Do what may block beside the loop, and go on with its result in the loop; None if it broke."""
+    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None], lane: Hashable = "") -> None:
+        """Do what may block beside the loop, and go on with its result in the loop; None if it broke. It is held up
+        by what is in the same lane alone."""
 
         def run() -> None:
             try:
@@ -128,7 +129,7 @@ class NodeLoop:
                 result = None
             self._loop.call_soon_threadsafe(then, result)
 
-        self._effects.run(run)
+        self._effects.run(run, lane)
 
     def _done_in_thread(self, effect: Effect, result: Result | OSError) -> None:
         self._loop.call_soon_threadsafe(self._done, effect, result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from fabricbios.dataplane.block import BlockPlane
@@ -57,6 +57,9 @@ class MemoryStreams:
         limits = (0, 0) if status else (MAX_READ, MAX_WRITE)
         return status, FbmuHelloAck(*_head(message), HelloAck(status, length, *limits)).pack("quic")
 
+    def lane(self, lease_id: int) -> Hashable:
+        return FBMU  # nothing of it blocks
+
     def serve(self, message: Any, status: DpStatus) -> tuple[bytes, int, int]:
         if isinstance(message, FbmuRead):
             return self._read(message, status)
@@ -102,6 +105,9 @@ class BlockStreams:
             status, blocks = self._plane.blocks(message.lease_id)
         ack = BlockHelloAck(status, BLOCK_SIZE, blocks, 0 if status else MAX_BLOCKS)
         return status, FbbuHelloAck(*_head(message), ack).pack("quic")
+
+    def lane(self, lease_id: int) -> Hashable:
+        return self._plane.device_of(lease_id)
 
     def serve(self, message: Any, status: DpStatus) -> tuple[bytes, int, int]:
         if isinstance(message, FbbuReadBlock):

@@ -17,6 +17,7 @@ from fabricbios.dataplane.blockpool import BlockPool, Region
 from fabricbios.dataplane.endpoints import Listener, Place, places
 from fabricbios.dataplane.fbbu import LIMITS_BESIDE, Span, Sync
 from fabricbios.dataplane.slots import Extent, Plane, SlotLease, SlotState, SlotTable
+from fabricbios.dataplane.underway import UnderWay
 from fabricbios.errors import LocalMisuse
 from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import BLOCK_SIZE, Binding, DpStatus, Perm, Transport
@@ -25,6 +26,7 @@ from fabricbios.wire import BlockGeometry, DpAuthTlv, DpKey, Limits
 
 EXTENT, SLOT_STEP = "block.extent", "block.slot"
 _TRANSPORTS = {Binding.UDP: Transport.FBBU_UDP, Binding.QUIC: Transport.FBBU_QUIC}
+STUCK_SECONDS = 2.0  # an undo that waited in vain is tried again (D8)
 QUIC_BLOCKS = ((1 << 20) - max(LIMITS_BESIDE)) // BLOCK_SIZE
 """Blocks of one operation over QUIC, whose messages have at most 1 MiB (D11)."""
 
@@ -49,7 +51,9 @@ class BlockPlane:
     ) -> None:
         self._table, self._pool, self._listeners = table, pool, listeners
         self._quiesce, self._sync, self._mtu_of, self._clock = quiesce, sync, mtu_of, clock
-        self._lock, self._direct = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._under_way = UnderWay()
+        self._writing = [threading.Lock() for _ in pool.backings]  # a write-back that failed is told to one flush alone
 
     def steps(self, lease: LeaseSpec) -> tuple[str, ...]:
         return EXTENT, SLOT_STEP
@@ -78,8 +82,7 @@ class BlockPlane:
         if slot is not None:
             if self._table.get(slot, "state") == SlotState.ACTIVE:
                 self._table.set_state(slot, SlotState.ENDED)
-            with self._direct:
-                pass  # a read() or write() that had found the lease open is through
+            self._under_way.wait(lease_id, STUCK_SECONDS)  # for a read() or write() that had found the lease open
             self._quiesce()
 
     def _wipe(self, lease_id: int) -> None:
@@ -137,24 +140,41 @@ class BlockPlane:
 
     def read(self, lease_id: int, index: int, count: int) -> tuple[DpStatus, bytes]:
         """READ_BLOCK without a datagram: the QUIC data plane's (D11), under the same slot. Blocks while it reads."""
-        with self._direct:
-            status, span = self._judge(lease_id, Perm.READ, index, count)
-            if status or span is None:
+        with self._under_way.one(lease_id):
+            status, region = self._judge(lease_id, Perm.READ, index, count)
+            if status or region is None:
                 return status, b""
             data = bytearray(count * BLOCK_SIZE)
-            whole = span.read(index * BLOCK_SIZE, memoryview(data))
+            whole = _span(region).read(index * BLOCK_SIZE, memoryview(data))
             return (DpStatus.OK, bytes(data)) if whole else (DpStatus.INTERNAL, b"")
 
     def write(self, lease_id: int, index: int, data: bytes) -> DpStatus:
-        """WRITE_BLOCK, likewise; durable as the policy says when it returns."""
-        with self._direct:
-            if len(data) % BLOCK_SIZE:
-                return DpStatus.BAD_LENGTH
-            status, span = self._judge(lease_id, Perm.WRITE, index, len(data) // BLOCK_SIZE)
-            if status or span is None:
+        """WRITE_BLOCK, likewise; durable as the policy says when it returns.
+
+        One WRITE after the other on a store: of two flushes at once the kernel tells one alone that data was lost, and
+        it need not be the one that lost them.
+        """
+        if len(data) % BLOCK_SIZE:
+            return DpStatus.BAD_LENGTH
+        with self._under_way.one(lease_id):
+            status, region = self._judge(lease_id, Perm.WRITE, index, len(data) // BLOCK_SIZE)
+            if status or region is None:
                 return status
-            done = span.is_whole() and span.write(index * BLOCK_SIZE, memoryview(data))
-            return DpStatus.OK if done and (self._sync is Sync.NONE or span.flush()) else DpStatus.INTERNAL
+            with self._writing[region.device]:
+                status, _ = self._judge(lease_id, Perm.WRITE, index, len(data) // BLOCK_SIZE)  # it may be over by now
+                return status or self._store(_span(region), index, data)
+
+    def _store(self, span: Span, index: int, data: bytes) -> DpStatus:
+        done = span.is_whole() and span.write(index * BLOCK_SIZE, memoryview(data))
+        return DpStatus.OK if done and (self._sync is Sync.NONE or span.flush()) else DpStatus.INTERNAL
+
+    def device_of(self, lease_id: int) -> int:
+        """Return the number of the store that a lease lies on, -1 if it lies on none: what may hold up what."""
+        try:
+            region = self._pool.find(lease_id)
+        except OSError:
+            return -1  # a store that is not configured any more
+        return -1 if region is None else region.device
 
     def blocks(self, lease_id: int) -> tuple[DpStatus, int]:
         """Return what HELLO asks for: the blocks leased."""
@@ -162,7 +182,7 @@ class BlockPlane:
         status = DpStatus.INVALID_LEASE if slot is None else self._status(slot)
         return status, 0 if slot is None or status else self._table.get(slot, "length") // BLOCK_SIZE
 
-    def _judge(self, lease_id: int, right: Perm, index: int, count: int) -> tuple[DpStatus, Span | None]:
+    def _judge(self, lease_id: int, right: Perm, index: int, count: int) -> tuple[DpStatus, Region | None]:
         """Return what D10 says of an operation in the order it says it, and where its lease lies."""
         slot = self._table.find(lease_id)
         if slot is None:
@@ -175,9 +195,7 @@ class BlockPlane:
         length = self._table.get(slot, "length")
         if not self._table.get(slot, "rights") & right or (index + count) * BLOCK_SIZE > length:
             return DpStatus.OUT_OF_RANGE, None
-        region = self._held(lease_id)
-        backing = region.backing
-        return DpStatus.OK, Span(backing.data_fd, region.base, backing.size, backing.is_device)
+        return DpStatus.OK, self._held(lease_id)
 
     def _status(self, slot: int) -> DpStatus:
         state = self._table.get(slot, "state")
@@ -232,6 +250,11 @@ class BlockPlane:
         if lease.binding == Binding.UDP:
             out += [DpKey(lease.dp_key), DpAuthTlv(lease.dp_auth)]
         return out
+
+
+def _span(region: Region) -> Span:
+    backing = region.backing
+    return Span(backing.data_fd, region.base, backing.size, backing.is_device)
 
 
 def _blocks(place: Place) -> int:

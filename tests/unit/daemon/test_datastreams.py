@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from fabricbios.daemon import datastreams
@@ -17,6 +17,9 @@ HOLDER, OTHER = (StreamPeer(n, 0, n, b"k" * 32, b"", ("", 0), ("", 0)) for n in 
 
 
 class Plane:
+    def device_of(self, lease_id: int) -> int:
+        return lease_id // 1000 % 2
+
     def blocks(self, lease_id: int) -> tuple[DpStatus, int]:
         return DpStatus.OK, 8
 
@@ -28,7 +31,7 @@ class Rig:
     """Lease n * 1000 + anything is peer n's; what is slow waits in `waiting`."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[Callable[[], bytes], Callable[[bytes | None], None]]] = []
+        self.waiting: list[tuple[Callable[[], bytes], Callable[[bytes | None], None], Hashable]] = []
         self.ended: set[int] = set()
         plane: Any = Plane()
         self.streams = DataStreams({FBBU: BlockStreams(plane)}, self.holder, lambda *work: self.waiting.append(work))
@@ -59,10 +62,23 @@ def test_one_peer_may_have_so_much_waiting_for_the_disk_and_another_as_much_agai
     assert rig.hello(1000, HOLDER) == DpStatus.OK
     assert rig.read(HOLDER) == [DpStatus.BUSY]
     assert rig.read(OTHER) == []
-    work, done = rig.waiting[0]
+    work, done, _ = rig.waiting[0]
     done(work())
     assert rig.read(HOLDER) == []
     assert rig.read(HOLDER) == [DpStatus.BUSY]
+
+
+def test_what_waits_for_one_store_is_bounded_and_keeps_nobody_from_another(monkeypatch: Any) -> None:
+    monkeypatch.setattr(datastreams, "MAX_IN_LANE", 2)
+    rig = Rig()
+    for lease_id, peer in ((1000, HOLDER), (2000, OTHER)):
+        rig.hello(lease_id, peer)
+    assert [rig.read(HOLDER) for _ in range(3)] == [[], [], [DpStatus.BUSY]]
+    assert rig.read(OTHER) == []
+    assert [lane for _, _, lane in rig.waiting] == [1, 1, 0]
+    work, done, _ = rig.waiting[0]
+    done(work())
+    assert rig.read(HOLDER) == []
 
 
 def test_leases_that_ended_make_room_for_new_ones_of_the_same_connection(monkeypatch: Any) -> None:

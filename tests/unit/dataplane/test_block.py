@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -291,3 +293,84 @@ def test_a_holders_flush_and_a_wipe_never_hear_of_each_others_failures(
     os.lseek(by_holder, BLOCK_SIZE, os.SEEK_SET)
     assert by_wipe
     assert all(os.lseek(fd, 0, os.SEEK_CUR) != BLOCK_SIZE for fd in by_wipe)
+
+
+class Slow:
+    """A store's flush that waits until it is let go, once somebody is in it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fd: int) -> None:
+        self.inside, self.go, real = threading.Event(), threading.Event(), os.fdatasync
+
+        def fdatasync(which: int) -> None:
+            if which == fd:
+                self.inside.set()
+                assert self.go.wait(10)
+            real(which)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> LeaseSpec:
+    return QUIC._replace(lease_id=10, resource_id=DISK + 1)
+
+
+def with_two_stores(node: Node) -> None:
+    other = open_backing(Sysfs("/nonexistent"), str(node.root / "other"), 4 * GRANULE)
+    node.pool = BlockPool({DISK: node.pool.backings[0], DISK + 1: other}, node.journal, "zero")
+    node.plane = BlockPlane(node.table, node.pool, LISTENERS, node.quiesce, clock=lambda: node.now)
+
+
+def test_a_slow_store_holds_up_no_other(node: Node, second: LeaseSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_two_stores(node)
+    node.bind(QUIC)
+    node.bind(second)
+    slow = Slow(monkeypatch, node.pool.backings[0].data_fd)
+    with ThreadPoolExecutor() as threads:
+        held = threads.submit(node.plane.write, QUIC.lease_id, 0, ONE)
+        assert slow.inside.wait(10)
+        others = threads.submit(node.plane.write, second.lease_id, 0, ONE)
+        assert others.result(10) is DpStatus.OK
+        assert node.plane.read(QUIC.lease_id, 1, 1)[0] is DpStatus.OK
+        threads.submit(node.end, second).result(10)
+        assert not held.done()
+        slow.go.set()
+        assert held.result(10) is DpStatus.OK
+
+
+def test_a_lease_is_not_ended_under_an_operation_of_its_own(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabricbios.dataplane.block.STUCK_SECONDS", 0.01)
+    node.bind(QUIC)
+    slow = Slow(monkeypatch, node.pool.backings[0].data_fd)
+    with ThreadPoolExecutor() as threads:
+        held = threads.submit(node.plane.write, QUIC.lease_id, 0, ONE)
+        assert slow.inside.wait(10)
+        with pytest.raises(OSError, match="stuck"):
+            node.plane.undo(SLOT_STEP, QUIC)
+        assert node.plane.read(QUIC.lease_id, 0, 1)[0] is DpStatus.EXPIRED  # closed, although it waits
+        slow.go.set()
+        held.result(10)
+        node.plane.undo(SLOT_STEP, QUIC)
+
+
+def test_a_write_that_waited_for_its_store_is_judged_when_its_turn_comes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.bind(QUIC)
+    slow = Slow(monkeypatch, node.pool.backings[0].data_fd)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(node.plane.write, QUIC.lease_id, 0, ONE)
+        assert slow.inside.wait(10)
+        late = threads.submit(node.plane.write, QUIC.lease_id, 1, ONE)
+        while len(node.plane._under_way._of[QUIC.lease_id]) < 2:
+            pass
+        node.now = QUIC.expires_ns
+        slow.go.set()
+        assert (first.result(10), late.result(10)) == (DpStatus.OK, DpStatus.EXPIRED)
+
+
+def test_the_store_of_a_lease_is_what_it_waits_for(node: Node, second: LeaseSpec) -> None:
+    with_two_stores(node)
+    for lease in (QUIC, second):
+        node.bind(lease)
+    assert [node.plane.device_of(lease_id) for lease_id in (QUIC.lease_id, second.lease_id, 77)] == [0, 1, -1]
