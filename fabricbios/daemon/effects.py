@@ -54,8 +54,12 @@ class Effects:
             return not effect.durable
         lease = effect.lease
         assert lease is not None
-        if lease.kind is not ResourceType.MEM or not isinstance(effect, Undo):
-            return lease.kind is ResourceType.MEM
+        if lease.kind is not ResourceType.MEM:
+            return False
+        if isinstance(effect, Rekey):
+            return not self._slow_steps  # it waits as the undo of such a step does
+        if not isinstance(effect, Undo):
+            return True
         return lease.size <= QUICK_BYTES and effect.step not in self._slow_steps
 
     def run(self, work: Callable[[], None], lane: Hashable) -> None:

@@ -97,11 +97,15 @@ class BlockPlane:
         self._table.set_generation(slot, lease.generation)
 
     def rekey(self, lease: LeaseSpec) -> Sequence[Any]:
-        """The bytes stay; the old key is dead before the new one is told."""
+        """The bytes stay; the old key is dead before the new one is told, and what was asked with it is through.
+
+        OSError where a path cannot be waited for: then neither key opens anything that anybody knows.
+        """
         found = self._places(lease)
         with self._lock:
             self._slot(lease.lease_id)
             self._table.rekey(self._slot_lease(lease, lease.dp_key, found), self._clock())
+        self._quiesce()
         return self._tlvs(lease, found)
 
     def forget(self, lease: LeaseSpec) -> None:

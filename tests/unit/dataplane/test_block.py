@@ -374,3 +374,12 @@ def test_the_store_of_a_lease_is_what_it_waits_for(node: Node, second: LeaseSpec
     for lease in (QUIC, second):
         node.bind(lease)
     assert [node.plane.device_of(lease_id) for lease_id in (QUIC.lease_id, second.lease_id, 77)] == [0, 1, -1]
+
+
+def test_a_new_key_is_told_when_nothing_asked_with_the_old_one_is_under_way(node: Node) -> None:
+    node.bind()
+    node.plane.rekey(SPEC._replace(dp_key=b"n" * 32))
+    assert node.quiesced == 1
+    node.stuck = True
+    with pytest.raises(OSError, match="stuck"):
+        node.plane.rekey(SPEC._replace(dp_key=b"m" * 32))

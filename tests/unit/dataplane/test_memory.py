@@ -225,3 +225,20 @@ def test_no_slot_left_is_no_space(node: Node) -> None:
     slot = node.table.find(4)
     assert slot is not None
     assert node.table.get(slot, "state") == SlotState.ACTIVE
+
+
+def test_a_new_key_is_told_when_nothing_asked_with_the_old_one_is_under_way(node: Node) -> None:
+    node.bind()
+    old = node.table.find(9)
+    slots: list[int | None] = []
+    node.plane._quiesce = lambda: slots.append(node.table.find(9))
+    node.plane.rekey(SPEC._replace(dp_key=b"n" * 32))
+    assert len(slots) == 1
+    assert slots[0] != old  # the old one was closed before
+
+
+def test_without_that_wait_no_new_key_is_told(node: Node) -> None:
+    node.bind()
+    node.stuck = True
+    with pytest.raises(OSError, match="stuck"):
+        node.plane.rekey(SPEC._replace(dp_key=b"n" * 32))
