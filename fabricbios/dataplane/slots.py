@@ -6,17 +6,28 @@ renews or revokes a lease on every path at once, also while the daemon or a serv
 Who writes what: the daemon everything up to `dp_key`, the data paths the rest. A slot that is taken
 back rests for QUARANTINE_NS before it is used again, so that a datagram that was checked against the
 old lease has long been answered; a new key gets a new slot for the same reason.
+
+Where several planes are in one table (XDP's), there is one SlotTable for all of them, and a lease is of one plane.
+
+Order of stores, also on processors that keep none by themselves (arm64): nobody comes to a slot but by an index entry
+that points to it, and where he loads of the slot depends on what he loaded of the index, which every processor but
+Alpha keeps in order (Documentation/memory-barriers.txt, "address-dependency barriers"). So the writer alone needs a
+barrier, between the last store into the slot and the entry: `_open`. That a system call lies between two stores would
+not do, as entering the kernel orders nothing on arm64; `fence` is the call that promises it.
 """
 
 from __future__ import annotations
 
 import errno
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 from fabricbios.dataplane.keys import KeySchedule
+from fabricbios.errors import LocalMisuse
+from fabricbios.hw.syscalls import fence
 from fabricbios.layout import Field, Layout
 from fabricbios.model import DpAuth
 
@@ -142,7 +153,8 @@ class SlotTable:
 
     A `fresh` buffer is known to be zero and is not looked through: its pages come to be as they are used.
     `midstates` are what an XDP program hashes on from; user space has no use for them, and they take time.
-    Methods raise OSError(ENOSPC) when no slot is free, KeyError for a lease that has none.
+    Methods raise OSError(ENOSPC) when no slot is free, KeyError for a lease that has none. Taking and freeing slots is
+    safe from several threads; a store into a slot is for who binds its lease, one after the other.
     """
 
     def __init__(
@@ -154,6 +166,7 @@ class SlotTable:
         self._words = self.buffer[: self.slots * SLOT.size].cast("Q")
         self._slot_of: dict[int, int] = {}
         self._midstates = midstates
+        self._lock = threading.Lock()
         self._free: deque[tuple[int, int]] = deque()  # (rested at ns, slot)
         self._unused = iter(range(self.slots if fresh else 0))
         for slot in range(0 if fresh else self.slots):
@@ -166,8 +179,9 @@ class SlotTable:
             self._publish(self.get(slot, "lease_id"), slot)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield (lease_id, slot) of every lease in the table."""
-        return iter(self._slot_of.items())
+        """Yield (lease_id, slot) of every lease that is in the table now."""
+        with self._lock:
+            return iter(list(self._slot_of.items()))
 
     def find(self, lease_id: int) -> int | None:
         return self._slot_of.get(lease_id)
@@ -177,19 +191,23 @@ class SlotTable:
 
     def install(self, lease: SlotLease, now_ns: int) -> int:
         """Fill a rested slot and open it with its last store; return its number. Idempotent by lease id."""
-        known = self._slot_of.get(lease.lease_id)
-        if known is not None:
+        with self._lock:
+            known = self._slot_of.get(lease.lease_id)
+            if known is None:
+                return self._open(self._take(now_ns), lease)
+            if self.get(known, "plane") != lease.plane:
+                raise LocalMisuse(f"lease 0x{lease.lease_id:032x} is of another plane")
             return known
-        return self._open(self._take(now_ns), lease)
 
     def rekey(self, lease: SlotLease, now_ns: int) -> int:
         """Give the lease another slot with its new key, an empty window and no write mark; return its number.
 
         The old slot closes first: a question under the old key that is being answered just now marks the old window.
         """
-        old, new = self._slot_of[lease.lease_id], self._take(now_ns)
-        self._close(old, now_ns)
-        return self._open(new, lease)
+        with self._lock:
+            old, new = self._slot_of[lease.lease_id], self._take(now_ns)
+            self._close(old, now_ns)
+            return self._open(new, lease)
 
     def set_expiry(self, slot: int, expires_ns: int) -> None:
         """Renew, or end, with one aligned store."""
@@ -208,9 +226,10 @@ class SlotTable:
 
     def clear(self, lease_id: int, now_ns: int) -> None:
         """Forget the lease: from now on it is unknown. Nothing happens if it is already."""
-        slot = self._slot_of.pop(lease_id, None)
-        if slot is not None:
-            self._close(slot, now_ns)
+        with self._lock:
+            slot = self._slot_of.pop(lease_id, None)
+            if slot is not None:
+                self._close(slot, now_ns)
 
     def counters(self, slot: int) -> SlotCounters:
         return SlotCounters(
@@ -237,9 +256,11 @@ class SlotTable:
         return slot
 
     def _open(self, slot: int, lease: SlotLease) -> int:
+        """State after content, for a successor of who is killed between them; index after both, for the readers."""
         self._fill(slot, lease)
-        self._publish(lease.lease_id.to_bytes(16, "big"), slot)
         self.set_state(slot, SlotState.ACTIVE)
+        fence()
+        self._publish(lease.lease_id.to_bytes(16, "big"), slot)
         return slot
 
     def _fill(self, slot: int, lease: SlotLease) -> None:

@@ -108,7 +108,7 @@ def membarrier() -> None:
 
 
 def fence() -> None:
-    """Let what this thread stored be seen before what it loads from now on.
+    """A full barrier: let what this thread stored be seen before what it stores, and what it loads, from now on.
 
     MEMBARRIER_CMD_GLOBAL_EXPEDITED promises that to its caller, takes under a microsecond and keeps the processor
     (kernel/sched/membarrier.c); where seccomp or the architecture lacks it, so does going through the scheduler.

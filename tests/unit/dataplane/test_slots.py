@@ -1,10 +1,15 @@
 """The slot table: what it tells the data paths, and what it must never let slip."""
 
 import errno
+import sys
+import threading
 
 import pytest
 
+from fabricbios.dataplane import slots
+from fabricbios.dataplane.index import SlotIndex, index_bytes
 from fabricbios.dataplane.slots import QUARANTINE_NS, SLOT, Extent, Plane, SlotLease, SlotState, SlotTable
+from fabricbios.errors import LocalMisuse
 from fabricbios.model import DpAuth
 
 LEASE = SlotLease(
@@ -90,3 +95,58 @@ def test_counters_add_both_paths(table: SlotTable) -> None:
     for name in ("kernel_reads", "user_reads", "user_bytes"):
         SLOT.set(table.buffer, slot * SLOT.size, name, 3)
     assert table.counters(slot) == (6, 0, 3, 0)
+
+
+def test_a_slot_is_whole_and_open_before_an_index_points_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between is a barrier: a reader on another processor comes to the slot by the index alone."""
+    seen: list[object] = []
+    buffer = memoryview(bytearray(4 * SLOT.size))
+
+    class Reader:
+        def insert(self, lease_id: bytes, slot: int) -> None:
+            seen.append(
+                [SLOT.get(buffer, slot * SLOT.size, name) for name in ("state", "lease_id", "dp_key", "length")]
+            )
+
+        def remove(self, lease_id: bytes) -> None:
+            seen.append("removed")
+
+    table = SlotTable(buffer, [Reader()])
+    monkeypatch.setattr(slots, "fence", lambda: seen.append("barrier"))
+    table.install(LEASE, 0)
+    table.rekey(LEASE._replace(dp_key=b"n" * 32), 0)
+    lease_id = LEASE.lease_id.to_bytes(16, "big")
+    opened = [[SlotState.ACTIVE, lease_id, key * 32, 8192] for key in (b"k", b"n")]
+    assert seen == ["barrier", opened[0], "removed", "barrier", opened[1]]
+
+
+def test_a_lease_is_of_one_plane(table: SlotTable) -> None:
+    table.install(LEASE, 0)
+    with pytest.raises(LocalMisuse, match="another plane"):
+        table.install(LEASE._replace(plane=Plane.FBBU), 0)
+
+
+def test_threads_of_both_planes_never_have_a_slot_together_nor_lose_an_index_entry() -> None:
+    buffer = memoryview(bytearray(64 * SLOT.size))
+    index = SlotIndex(memoryview(bytearray(index_bytes(64))), buffer)
+    table, held, wrong, done = SlotTable(buffer, [index]), set[int](), list[int](), list[int]()
+
+    def come_and_go(number: int) -> None:
+        lease = LEASE._replace(lease_id=number << 64 | number, plane=Plane(1 + number % 2))  # all begin at one entry
+        for _ in range(200):
+            slot = table.install(lease, QUARANTINE_NS)
+            wrong.extend([slot] * (slot in held or index.find(lease.lease_id.to_bytes(16, "big")) != slot))
+            held.add(slot)
+            held.remove(slot)
+            table.clear(lease.lease_id, 0)
+        done.append(number)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before)
+    assert (len(done), wrong, list(table)) == (8, [], [])
