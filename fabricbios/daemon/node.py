@@ -27,7 +27,7 @@ from fabricbios.daemon.effects import Effects
 from fabricbios.daemon.journal import Entry, Journal
 from fabricbios.daemon.loop import NodeLoop
 from fabricbios.daemon.measures import Measures
-from fabricbios.daemon.orphans import release_orphans
+from fabricbios.daemon.orphans import Orphans
 from fabricbios.daemon.pins import Pins
 from fabricbios.daemon.planes import Planes
 from fabricbios.daemon.statedir import AlreadyRunning, StateDir
@@ -43,7 +43,6 @@ from fabricbios.transport.server import QuicServer
 logger = logging.getLogger("fabricbios.node")
 DRAIN_SECONDS = 8.0  # D8
 LEARNED = "trust.d"
-TAKE_BACK_AGAIN = 10.0  # seconds
 
 
 def run(config: Config, reload: Callable[[], Config], discovery: bool = True) -> int:
@@ -73,6 +72,7 @@ class NodeService:
         self._serving = False
         self._undo = AsyncExitStack()  # whatever a start came to, and each part although another failed to stop
         self._hand_over = config.on_stop == "handover"
+        self._threads_busy: Callable[[], bool] = lambda: False
         self._learned = config.state_dir / LEARNED
         self.journal = Journal(config.state_dir / "journal")
         self.measures = Measures()
@@ -116,11 +116,12 @@ class NodeService:
         """Make the parts that know each other."""
         config = self._config
         self.planes = Planes(config, self.identity.node_id)
-        self._undo.callback(lambda: self.planes.close(keep=self._hand_over))
+        self._undo.callback(lambda: self.planes.close(keep=self._hand_over, busy=self._threads_busy()))
         self.planes.open(controls)
         self.node = Node(self._setup(), self.planes.offers, self.trust, SystemRandom())
         self.node.restore(entries, now())
         self.effects = Effects(self.journal, self.planes.by_key, self.planes.slow_steps)
+        self._threads_busy = lambda: self.effects.stuck
         self.announcing = Announcing(
             config, self.identity, self.trust, self._state, self.node, controls[0], self.planes.transports
         )
@@ -191,10 +192,11 @@ class NodeService:
             self._undo.push_async_callback(admin.stop)
 
     def _take_back(self) -> None:
-        """Free what an earlier daemon left and nobody knows; what will not go is tried again until it does."""
+        """Free what an earlier daemon left and nobody knows, beside the event loop."""
         known = {lease.spec.lease_id for lease in self.node.leases()}
-        if release_orphans(self.planes.uppermost_first(), known):
-            asyncio.get_running_loop().call_later(TAKE_BACK_AGAIN, self._take_back)
+        orphans = Orphans(self.planes.uppermost_first(), known)
+        self._undo.callback(orphans.stop)
+        orphans.begin(self.loop.in_thread)
 
     def _say_ready(self, control: tuple[str, int], metrics: tuple[str, int] | None) -> None:
         endpoints = {

@@ -32,7 +32,7 @@ class Planes:
         self._config, self._node_id = config, node_id
         self._undo = contextlib.ExitStack()
         self._paths: dict[str, MemoryPath | BlockPath] = {}
-        self._keep = False
+        self._keep = self._busy = False
         self.by_key: dict[Key, DataPlane] = {}
         self.streams: dict[bytes, StreamPlane] = {}
         self.offers: list[Offer] = []
@@ -61,7 +61,7 @@ class Planes:
     def _open_block(self, controls: Sequence[tuple[str, int]]) -> None:
         config = self._config
         stores = BlockStores(config, self._node_id)
-        self._undo.callback(stores.close)
+        self._undo.callback(lambda: None if self._busy else stores.close())
         self.stores = stores.by_resource
         path = BlockPath(stores, config.bind, config.fbbu_port, config.block_sync)
         self._undo.callback(path.close)
@@ -114,7 +114,11 @@ class Planes:
         found = (path.lease_counters(lease_id) for path in self._paths.values())
         return next((counters for counters in found if counters is not None), None)
 
-    def close(self, keep: bool) -> None:
-        """End it all, backwards; with `keep` what outlives a daemon stays for the next one."""
-        self._keep = keep
+    def close(self, keep: bool, busy: bool = False) -> None:
+        """End it all, backwards; with `keep` what outlives a daemon stays for the next one.
+
+        `busy`: a thread is still wiping. Its descriptors stay open until the process ends: a number that is closed
+        may be another file's a moment later, and would be wiped.
+        """
+        self._keep, self._busy = keep, busy
         self._undo.close()
