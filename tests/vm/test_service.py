@@ -1,0 +1,190 @@
+"""The shipped units under a real systemd: sandboxed as they are, the daemon must still do everything it is for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vm.nvmeof_rig import load_modules, nothing_left
+
+pytestmark = pytest.mark.vm("systemd")
+
+UNITS = Path(__file__).parents[2] / "systemd"
+RUN = Path("/run/systemd/system")
+CONFIG = Path("/etc/fabricbios/fabricbiosd.toml")
+DISK = Path("/var/lib/disk.img")
+PINS = Path("/sys/fs/bpf/fabricbios")
+NODE = "10.66.0.1"
+SETTINGS = f"""mem_capacity = "8M"
+block = ["{DISK}:16M"]
+xdp = "generic"
+xdp_iface = ["fbsv0"]
+bind = ["{NODE}"]
+"""
+
+
+def _run(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _install(name: str, role: str) -> None:
+    """Install a shipped unit; the guest has the project elsewhere than under /opt, and nothing else may differ."""
+    (RUN / name).write_text((UNITS / name).read_text())
+    drop_in = RUN / f"{name}.d"
+    drop_in.mkdir(parents=True, exist_ok=True)
+    environment = f"Environment=PYTHONPATH={os.environ['PYTHONPATH']} PYTHONDONTWRITEBYTECODE=1\n"
+    command = f"ExecStart=\nExecStart={sys.executable} -m fabricbios.daemon {role}\n"
+    # Everything runs interpreted here, machine code too: a start takes its time.
+    (drop_in / "guest.conf").write_text(f"[Service]\n{environment}{command}TimeoutStartSec=300\n")
+    _run("systemctl", "daemon-reload")
+
+
+def _state(unit: str, what: str) -> str:
+    return _run("systemctl", "show", "-P", what, unit)
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[None]:
+    """A client at the other end of a cable."""
+    _run("ip", "netns", "add", "fbsvc")
+    _run("ip", "link", "add", "fbsv0", "type", "veth", "peer", "name", "fbsv1", "netns", "fbsvc")
+    _run("ip", "addr", "add", f"{NODE}/24", "dev", "fbsv0")
+    _run("ip", "link", "set", "fbsv0", "up")
+    _run("ip", "-n", "fbsvc", "addr", "add", "10.66.0.2/24", "dev", "fbsv1")
+    _run("ip", "-n", "fbsvc", "link", "set", "fbsv1", "up")
+    yield
+    _run("ip", "netns", "del", "fbsvc")
+
+
+@pytest.fixture(scope="module")
+def service(wire: None) -> Iterator[str]:
+    load_modules()
+    CONFIG.parent.mkdir(parents=True, exist_ok=True)
+    CONFIG.write_text(SETTINGS)
+    unit = "fabricbiosd.service"
+    _install(unit, f"node --config {CONFIG} --log-format journal")
+    started = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True)
+    assert started.returncode == 0, _run("journalctl", "-u", unit, "--no-pager")
+    yield unit
+    subprocess.run(["systemctl", "stop", unit], check=False)
+
+
+def _cli(*words: str, stdin: bytes = b"") -> bytes:
+    """Run fabricbios at the client's end."""
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        "fbsvc",
+        sys.executable,
+        "-m",
+        "fabricbios.cli",
+        "-H",
+        NODE,
+        "--identity",
+        "/root/fb",
+    ]
+    answer = subprocess.run([*command, *words], input=stdin, capture_output=True)
+    assert answer.returncode == 0, answer.stderr.decode() + _run("journalctl", "-u", "fabricbiosd", "--no-pager")
+    return answer.stdout
+
+
+def _document(*words: str) -> Any:
+    return json.loads(_cli(*words, "--json"))
+
+
+def _attached() -> list[str]:
+    return [line for line in _run("ip", "-d", "link", "show", "fbsv0").splitlines() if "xdp" in line]
+
+
+def test_systemd_finds_nothing_wrong_with_the_units() -> None:
+    """`verify` wants the commands to exist, and the package is not installed under /opt here."""
+    for unit in UNITS.glob("*.service"):
+        said = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True).stderr
+        complaints = [line for line in said.splitlines() if unit.name in line and "is not executable" not in line]
+        assert complaints == []
+
+
+def test_memory_is_leased_and_answered_in_the_kernel(service: str) -> None:
+    lease = _document("lease", "mem", "--size", "1M", "--ttl", "10m")["lease_id"]
+    _cli("write", lease, "--offset", "0", stdin=b"from a sandbox")
+    assert _cli("read", lease, "--offset", "0", "--length", "14") == b"from a sandbox"
+    assert _attached()
+    _cli("free", lease)
+
+
+def test_a_disk_is_leased_both_ways(service: str) -> None:
+    udp = _document("lease", "block", "--size", "4M", "--ttl", "10m")["lease_id"]
+    _cli("write", udp, "--offset", "0", stdin=b"b" * 4096)
+    assert _cli("read", udp, "--offset", "0", "--length", "4096") == b"b" * 4096
+    nvmeof = _document("lease", "block", "--size", "4M", "--ttl", "10m", "--binding", "nvmeof")["lease_id"]
+    assert not nothing_left()
+    _cli("free", nvmeof)
+    _cli("free", udp)
+    assert nothing_left()
+
+
+def test_killed_it_is_started_again_and_what_was_leased_is_accounted_for(service: str) -> None:
+    lease = _document("lease", "mem", "--size", "1M", "--ttl", "10m")["lease_id"]
+    before = _state(service, "MainPID")
+    os.kill(int(before), signal.SIGKILL)
+    while _state(service, "MainPID") in ("0", before) or _state(service, "ActiveState") != "active":
+        assert _state(service, "ActiveState") != "failed", _run("journalctl", "-u", service, "--no-pager")
+        time.sleep(0.5)
+    assert [entry["lease_id"] for entry in _document("leases")["leases"]] == [lease]
+    _cli("free", lease)
+
+
+def test_a_reload_takes_the_policy_over(service: str) -> None:
+    CONFIG.write_text(SETTINGS + "[policy.default]\nmax_bytes = 1\n")
+    before = _state(service, "MainPID")
+    _run("systemctl", "reload", service)
+    assert _state(service, "MainPID") == before
+    assert _state(service, "ActiveState") == "active"
+    CONFIG.write_text(SETTINGS)
+    _run("systemctl", "reload", service)
+
+
+def test_the_sandbox_holds(service: str) -> None:
+    """What the daemon has no use for it cannot do, root or not."""
+    status = Path(f"/proc/{_state(service, 'MainPID')}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    may = int(fields["CapBnd"], 16)
+    assert not may & (1 << 16), "CAP_SYS_MODULE"
+    assert not may & (1 << 25), "CAP_SYS_TIME"
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+
+
+def test_stopped_it_leaves_nothing(service: str) -> None:
+    _cli("lease", "mem", "--size", "1M", "--ttl", "10m")
+    _cli("lease", "block", "--size", "4M", "--ttl", "10m", "--binding", "nvmeof")
+    _run("systemctl", "stop", service)
+    assert _state(service, "Result") == "success"
+    assert nothing_left()
+    assert _attached() == []
+    assert not PINS.exists() or not any(PINS.iterdir())
+
+
+def test_a_wrong_configuration_is_not_started_again(service: str) -> None:
+    CONFIG.write_text('mem_capacity = "plenty"\n')
+    assert subprocess.run(["systemctl", "start", service], capture_output=True).returncode != 0
+    assert (_state(service, "ActiveState"), _state(service, "NRestarts")) == ("failed", "0")
+    assert _state(service, "ExecMainStatus") == "2"
+
+
+def test_the_relay_runs_as_nobody_in_particular() -> None:
+    unit = "fabricbios-relay.service"
+    _install(unit, "relay --discovery-port 0")
+    try:
+        _run("systemctl", "start", unit)
+        assert os.stat(f"/proc/{_state(unit, 'MainPID')}").st_uid != 0
+    finally:
+        _run("systemctl", "stop", unit)
+    assert _state(unit, "Result") == "success"
