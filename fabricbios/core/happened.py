@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from typing import Any, NamedTuple
 
 from fabricbios.ports import LeaseSpec
@@ -17,7 +17,7 @@ class Cause(Enum):
     FAILED = "failed"  # it never came to be
 
 
-class What(Enum):
+class What(IntEnum):  # which hashes without a call; Enum does not
     BOUND = auto()  # the holder may have its answer; tlvs
     ADOPTED = auto()
     BIND_FAILED = auto()  # ended before it was bound; error if a step failed

@@ -22,17 +22,20 @@ from fabricbios.errors import LocalMisuse
 from fabricbios.model import NS, Instant, LeaseState, ResourceType
 from fabricbios.ports import LeaseSpec
 
+# Plain names: before Python 3.12 each LeaseState.X is a call, and these are asked for with every effect.
+PENDING, ACTIVE, GRACE, WARNED, TEARING_DOWN, FREE, FENCED = LeaseState
+
 # Every legal move. FREE has no way out; FENCED only the one that FENCE_CLEAR proves.
 TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
-    LeaseState.PENDING: frozenset({LeaseState.ACTIVE, LeaseState.TEARING_DOWN}),
-    LeaseState.ACTIVE: frozenset({LeaseState.GRACE, LeaseState.WARNED, LeaseState.TEARING_DOWN}),
-    LeaseState.GRACE: frozenset({LeaseState.ACTIVE, LeaseState.TEARING_DOWN}),
-    LeaseState.WARNED: frozenset({LeaseState.TEARING_DOWN}),
-    LeaseState.TEARING_DOWN: frozenset({LeaseState.FREE, LeaseState.FENCED}),
-    LeaseState.FENCED: frozenset({LeaseState.FREE}),
-    LeaseState.FREE: frozenset(),
+    PENDING: frozenset({ACTIVE, TEARING_DOWN}),
+    ACTIVE: frozenset({GRACE, WARNED, TEARING_DOWN}),
+    GRACE: frozenset({ACTIVE, TEARING_DOWN}),
+    WARNED: frozenset({TEARING_DOWN}),
+    TEARING_DOWN: frozenset({FREE, FENCED}),
+    FENCED: frozenset({FREE}),
+    FREE: frozenset(),
 }
-BOUND = frozenset({LeaseState.ACTIVE, LeaseState.GRACE, LeaseState.WARNED})
+BOUND = frozenset({ACTIVE, GRACE, WARNED})
 
 OUTLIVES_POWER = frozenset({ResourceType.BLOCK})  # memory forgets at a power cut what its journal forgets
 UNDO_FOR_NS = 5 * NS  # D8: a step is retried that long, then it fences
@@ -46,13 +49,13 @@ class Lease:
     """See the module. Public attributes are read by everybody and written here alone."""
 
     __slots__ = (
-        "_jobs", "_running", "_tlvs", "_written", "adopting", "armed_ns", "boot", "cause", "counted", "done",
-        "ended_ns", "ends_unix", "forgetting", "grace_ns", "plan", "revoke_ns", "spec", "state", "teardown", "told_ns",
+        "_jobs", "_tlvs", "_written", "adopting", "armed_ns", "boot", "cause", "counted", "done", "ended_ns",
+        "ends_unix", "forgetting", "grace_ns", "plan", "revoke_ns", "running", "spec", "state", "teardown", "told_ns",
     )  # fmt: skip
 
     def __init__(self, spec: LeaseSpec, plan: tuple[str, ...], grace_ns: int, ends_unix: int, boot: str) -> None:
         self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot = spec, plan, grace_ns, ends_unix, boot
-        self.state = LeaseState.PENDING
+        self.state = PENDING
         self.cause: Cause | None = None
         self.done = 0  # steps that may be held
         self.revoke_ns = 0  # end of a revocation's grace
@@ -64,7 +67,7 @@ class Lease:
         self.armed_ns = -1  # core.timers
         self.counted: LeaseState | None = None  # core.leases
         self._written = ""  # last stage of record.Kept that the journal has
-        self._running: Effect | None = None
+        self.running: Effect | None = None  # the one effect under way
         self._jobs: deque[Job] | None = None
         self._tlvs: tuple[Any, ...] | None = None  # collected until the answer is made
 
@@ -77,7 +80,7 @@ class Lease:
         lease.revoke_ns = kept.revoke_ns
         if kept.stage == "fenced":
             lease._begin_teardown(Cause(kept.cause or "revoked"), now)
-            lease._move(LeaseState.FENCED)
+            lease._move(FENCED)
         elif kept.stage in ("bound", "warned") and kept.boot == boot and now.boot_ns < kept.spec.expires_ns:
             lease.adopting = True
         else:
@@ -88,7 +91,7 @@ class Lease:
 
     def kept(self) -> Kept | None:
         """Return what the journal must hold of this lease now, None for nothing."""
-        if self.state is LeaseState.FREE or not self._written:
+        if self.state is FREE or not self._written:
             return None
         cause = self.cause.value if self.cause and self._written in ("down", "fenced") else ""
         revoke_ns = self.revoke_ns if self._written == "warned" else 0
@@ -100,10 +103,6 @@ class Lease:
     def ending(self) -> bool:
         """Teardown has begun, or waits for a step to finish."""
         return self.cause is not None
-
-    @property
-    def busy(self) -> bool:
-        return self._running is not None
 
     @property
     def full(self) -> bool:
@@ -126,12 +125,12 @@ class Lease:
 
         A second warning may only shorten the first.
         """
-        if self.state is LeaseState.WARNED:
+        if self.state is WARNED:
             self._written = "bound"  # the new date is to be recorded
             self.revoke_ns = min(revoke_ns, self.revoke_ns)
             return
         self.revoke_ns = min(revoke_ns, self.spec.expires_ns)
-        self._move(LeaseState.WARNED)
+        self._move(WARNED)
 
     def tear_down(self, cause: Cause, now: Instant) -> list[Happened]:
         """Begin teardown, after the step at hand. Safe in any state; the first cause counts."""
@@ -141,54 +140,54 @@ class Lease:
 
     def clear(self) -> None:
         """FENCE_CLEAR: try the undos again, once each. CLEAR_FAILED or FREED comes of it."""
-        if self.state is not LeaseState.FENCED or self.teardown is None:
+        if self.state is not FENCED or self.teardown is None:
             raise LocalMisuse(f"a {self.state.name} lease is not fenced")
         self.teardown.clearing = True
 
     def fence_at_once(self, now: Instant) -> Record | None:
         """The daemon must go: FENCED as things are, whatever runs. Return what the journal is to hold of it."""
-        if self.state in (LeaseState.FREE, LeaseState.FENCED):
+        if self.state in (FREE, FENCED):
             return None
-        self._running = None
-        if self.state is not LeaseState.TEARING_DOWN:
+        self.running = None
+        if self.state is not TEARING_DOWN:
             self._begin_teardown(self.cause or Cause.REVOKED, now)
-        self._move(LeaseState.FENCED)
+        self._move(FENCED)
         return self._record("fenced", durable=True)
 
     # -- time
 
     def next_deadline(self) -> int | None:
         """When handle_timer has something to do, None while only an effect can move this lease."""
-        if self.state is LeaseState.FREE:
+        if self.state is FREE:
             return self.ended_ns + FORGET_AFTER_NS if self.forgetting == WAITING else None
         if self.teardown is not None:
             return self.teardown.retry_ns if self.teardown.retry_ns >= 0 else None
         if self.cause is not None:
             return None
-        if self.state is LeaseState.WARNED:
+        if self.state is WARNED:
             return self.revoke_ns
         if self._jobs:
             return None  # a change accepted before the end is decided first
-        return self.spec.expires_ns + (self.grace_ns if self.state is LeaseState.GRACE else 0)
+        return self.spec.expires_ns + (self.grace_ns if self.state is GRACE else 0)
 
     def handle_timer(self, now: Instant) -> list[Happened]:
         due = self.next_deadline()
         if due is None or now.boot_ns < due:
             return []
-        if self.state is LeaseState.FREE:
+        if self.state is FREE:
             self.forgetting = DUE
             return []
         if self.teardown is not None:
             self.teardown.retry_ns = -1
             return []
-        if self.state is LeaseState.WARNED:
+        if self.state is WARNED:
             return self.tear_down(Cause.REVOKED, now)
         return self._expire(now)
 
     def _expire(self, now: Instant) -> list[Happened]:
-        happened = [] if self.state is LeaseState.GRACE else [Happened(What.EXPIRED)]
-        if self.state is LeaseState.ACTIVE and now.boot_ns < self.spec.expires_ns + self.grace_ns:
-            self._move(LeaseState.GRACE)
+        happened = [] if self.state is GRACE else [Happened(What.EXPIRED)]
+        if self.state is ACTIVE and now.boot_ns < self.spec.expires_ns + self.grace_ns:
+            self._move(GRACE)
             return happened
         return happened + self.tear_down(Cause.EXPIRED, now)
 
@@ -196,23 +195,23 @@ class Lease:
 
     def next_effect(self) -> Effect | None:
         """Return the one effect to carry out now, or None. Each is returned once, one at a time."""
-        if self._running is None:
-            self._running = self._choose()
-            return self._running
+        if self.running is None:
+            self.running = self._choose()
+            return self.running
         return None
 
     def _choose(self) -> Effect | None:
-        if self.state is LeaseState.PENDING:
+        if self.state is PENDING:
             return self._bind_next()
-        if self.state is LeaseState.TEARING_DOWN:
+        if self.state is TEARING_DOWN:
             return self._undo_next()
-        if self.state is LeaseState.FENCED:
+        if self.state is FENCED:
             return self._fenced_next()
-        if self.state is LeaseState.FREE:
+        if self.state is FREE:
             return Forget(self.spec) if self.forgetting == DUE else None
-        if self.state is LeaseState.WARNED and self._written != "warned":
+        if self.state is WARNED and self._written != "warned":
             return self._record("warned", revoke_ns=self.revoke_ns)
-        if self.state is LeaseState.WARNED and self.told_ns != self.revoke_ns:
+        if self.state is WARNED and self.told_ns != self.revoke_ns:
             self.told_ns = self.revoke_ns
             return Warn(self._until_revoked(self.spec))
         return self._change_next()
@@ -282,9 +281,10 @@ class Lease:
     def effect_succeeded(self, effect: Effect, result: Sequence[Any], now: Instant) -> list[Happened]:
         """Take note of a success; `result` are the TLV values of Do, Adopt and Rekey."""
         self._finish(effect)
-        return self._succeeded(effect, tuple(result), now) + self._settle(now)
+        happened = self._succeeded(effect, result, now)
+        return happened if self.cause is None else happened + self._settle(now)
 
-    def _succeeded(self, effect: Effect, result: tuple[Any, ...], now: Instant) -> list[Happened]:
+    def _succeeded(self, effect: Effect, result: Sequence[Any], now: Instant) -> list[Happened]:
         if isinstance(effect, Record):
             return self._recorded(effect.entry["rec"], now)
         if isinstance(effect, Do):
@@ -295,7 +295,7 @@ class Lease:
         elif isinstance(effect, Adopt):
             return self._adopted()
         elif isinstance(effect, Renew | Rekey):
-            return self._changed(effect, result)
+            return self._changed(effect, tuple(result))
         elif isinstance(effect, Fence):
             self._tell()
         elif isinstance(effect, Forget):
@@ -327,9 +327,9 @@ class Lease:
         return []
 
     def _finish(self, effect: Effect) -> None:
-        if effect is not self._running:
+        if effect is not self.running:
             raise LocalMisuse(f"{effect} was not asked for")
-        self._running = None
+        self.running = None
 
     # -- what effects lead to
 
@@ -343,7 +343,7 @@ class Lease:
             self._written = rec
         if rec == "bound" and self.cause is None:
             tlvs, self._tlvs = self._tlvs or (), None
-            self._move(LeaseState.ACTIVE)
+            self._move(ACTIVE)
             return [Happened(What.BOUND, tlvs=tlvs)]
         return []
 
@@ -364,9 +364,9 @@ class Lease:
         self.adopting = False
         if self.cause is not None:
             return []
-        self._move(LeaseState.ACTIVE)
+        self._move(ACTIVE)
         if self.revoke_ns:
-            self._move(LeaseState.WARNED)
+            self._move(WARNED)
         return [Happened(What.ADOPTED)]
 
     def _changed(self, effect: Renew | Rekey, result: tuple[Any, ...]) -> list[Happened]:
@@ -380,8 +380,8 @@ class Lease:
             return self._end_job(What.CHANGE_FAILED)
         assert job.renewed is not None
         self.spec, self.ends_unix = job.renewed
-        if self.state is LeaseState.GRACE:
-            self._move(LeaseState.ACTIVE)
+        if self.state is GRACE:
+            self._move(ACTIVE)
         return self._end_job(What.RENEWED)
 
     def _change_failed(self, effect: Renew | Rekey, error: OSError) -> list[Happened]:
@@ -409,14 +409,14 @@ class Lease:
     def _undo_failed(self, error: OSError, now: Instant) -> list[Happened]:
         down = self.teardown
         assert down is not None
-        if self.state is LeaseState.FENCED:
+        if self.state is FENCED:
             down.clearing = False
             return [Happened(What.CLEAR_FAILED, error=error)]
         if down.failing_since_ns < 0:
             down.failing_since_ns = now.boot_ns
         give_up_ns = down.failing_since_ns + UNDO_FOR_NS
         if now.boot_ns >= give_up_ns:
-            self._move(LeaseState.FENCED)
+            self._move(FENCED)
             return [Happened(What.FENCED, error=error)]
         wait_ns = min(FIRST_RETRY_NS << min(down.tries, 16), LAST_RETRY_NS)
         down.tries += 1
@@ -432,16 +432,16 @@ class Lease:
         self.teardown.told = True
 
     def _gone(self, now: Instant) -> list[Happened]:
-        self._move(LeaseState.FREE)
+        self._move(FREE)
         self.ended_ns = now.boot_ns
         return [Happened(What.FREED)]
 
     def _settle(self, now: Instant) -> list[Happened]:
         """Begin the teardown that waited for a step; end the one that has nothing to undo or to record."""
-        if self.cause is None or self._running is not None or self.teardown is not None:
+        if self.cause is None or self.running is not None or self.teardown is not None:
             return []
         happened = [Happened(What.ENDING)]
-        if self.state is LeaseState.PENDING and self.cause is not Cause.FAILED:
+        if self.state is PENDING and self.cause is not Cause.FAILED:
             happened.insert(0, Happened(What.BIND_FAILED))
         happened += [Happened(What.CHANGE_REFUSED, job) for job in self._jobs or ()]
         self._jobs = None
@@ -452,7 +452,7 @@ class Lease:
         self.cause = cause
         self._tlvs = None
         self.teardown = Teardown(now.boot_ns)
-        self._move(LeaseState.TEARING_DOWN)
+        self._move(TEARING_DOWN)
 
     def _move(self, to: LeaseState) -> None:
         if to not in TRANSITIONS[self.state]:

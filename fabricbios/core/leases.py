@@ -92,7 +92,7 @@ class Leases:
         if lease.counted is not lease.state:
             self._recount(lease)
         self._timers.arm(lease)
-        if not lease.busy:
+        if lease.running is None:
             self._ready.append(lease)
 
     def _recount(self, lease: Lease) -> None:

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
+from fabricbios.core.audit import AuditEvent
 from fabricbios.core.effects import Effect, Record
 from fabricbios.core.node import Node, Push, Reset
 from fabricbios.core.trust import TrustStore
 from fabricbios.daemon.clock import now
 from fabricbios.daemon.effects import Effects, Result
 from fabricbios.daemon.journal import Journal
+from fabricbios.daemon.log import Said, say_all
 from fabricbios.daemon.pins import Pins
 from fabricbios.model import NS, Instant
 from fabricbios.ports import StreamPeer
@@ -85,21 +87,21 @@ class NodeLoop:
         records: list[Record] = []
         while True:
             effect = self.node.next_effect()
-            if isinstance(effect, Record) and self._effects.is_quick(effect):
+            if isinstance(effect, Record) and not effect.durable:
                 records.append(effect)
                 continue
-            self._record(records)
+            if records:
+                self._record(records)
+                records = []
+            elif effect is None:
+                return
             if effect is not None:
                 self._begin(effect)
-            elif not records:
-                return
-            records = []
 
     def _record(self, records: list[Record]) -> None:
-        if records:
-            result, at = self._effects.record(records), now()
-            for effect in records:
-                self._report(effect, result, at)
+        result, at = self._effects.record(records), now()
+        for effect in records:
+            self._report(effect, result, at)
 
     def _begin(self, effect: Effect) -> None:
         if self._effects.is_quick(effect):
@@ -164,12 +166,10 @@ class NodeLoop:
     def _tell(self) -> None:
         """A teardown that is over as soon as it began is told once."""
         events = self.node.events()
+        if not events:
+            return
         freed = {event.lease_id for event in events if event.name == "lease.freed"}
-        for event in events:
-            if event.name == "lease.ending" and event.lease_id in freed:
-                continue
-            level = logging.WARNING if event.name in _PROBLEMS else logging.INFO
-            log.log(level, "%s lease=%032x peer=%032x %s", event.name, event.lease_id, event.peer, event.detail)
+        say_all(log, [_told(e) for e in events if e.name != "lease.ending" or e.lease_id not in freed])
 
     def _arm(self) -> None:
         """Keep a timer that is early enough: one that fires too soon looks again, which costs less than another."""
@@ -224,3 +224,8 @@ class NodeLoop:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _told(event: AuditEvent) -> Said:
+    level = logging.WARNING if event.name in _PROBLEMS else logging.INFO
+    return level, f"{event.name} lease={event.lease_id:032x} peer={event.peer:032x} {event.detail}"
