@@ -43,7 +43,9 @@ class Job:
         self.dp_key, self.reached = dp_key, reached
         self.recorded = False
         self.renewed: tuple[LeaseSpec, int] | None = None  # what it makes of the lease, once its turn has come
-        self.reverting = False  # a Renew that failed may have half happened: the old values are put back
+        self.reverting = (
+            False  # a Renew that failed may have half happened: the old values are put back, recorded first
+        )
 
 
 class Happened(NamedTuple):

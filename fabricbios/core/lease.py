@@ -254,11 +254,9 @@ class Lease:
         job = self._jobs[0]
         if job.dp_key:
             return Rekey(self._until_revoked(self.spec._replace(dp_key=job.dp_key, reached=job.reached)))
-        if job.reverting:
-            return Renew(self._until_revoked(self.spec))
         if job.renewed is None:
             job.renewed = self._renewed(job)
-        spec, ends_unix = job.renewed
+        spec, ends_unix = (self.spec, self.ends_unix) if job.reverting else job.renewed
         if job.recorded:
             return Renew(self._until_revoked(spec))
         new = {"generation": spec.generation, "expires_ns": spec.expires_ns, "ends_unix": ends_unix}
@@ -350,11 +348,18 @@ class Lease:
     def _not_recorded(self, rec: str, error: OSError, now: Instant) -> list[Happened]:
         """Nothing new is begun on a journal that fails, but what must end goes on: that is only repeated."""
         if rec == "renew":
-            return self._end_job(What.CHANGE_FAILED, error=error) if self._jobs else []
+            return self._renewal_not_recorded(error)
         if rec in ("lease", "bound"):
             self._written = "lease"  # it may stand there after all
             return self._bind_failed(error)
         return self._recorded(rec, now)
+
+    def _renewal_not_recorded(self, error: OSError) -> list[Happened]:
+        """Taking a renewal back goes on: an entry too many makes a successor hold the lease as long as was asked."""
+        if self._jobs and self._jobs[0].reverting:
+            self._jobs[0].recorded = True
+            return []
+        return self._end_job(What.CHANGE_FAILED, error=error) if self._jobs else []
 
     def _bind_failed(self, error: OSError) -> list[Happened]:
         self.cause = self.cause or Cause.FAILED
@@ -389,7 +394,7 @@ class Lease:
             return []  # our own timer keeps a revocation's grace as well
         job = self._jobs[0]
         if isinstance(effect, Renew) and not job.reverting:
-            job.reverting = True
+            job.reverting, job.recorded = True, False
             return []
         if isinstance(effect, Renew):
             self.cause = self.cause or Cause.REVOKED  # what the data plane believes is unknown: fail closed

@@ -6,7 +6,7 @@ An entry is a JSON object with `v` (1) and `rec`:
 |---------|--------|---------|
 | lease   | all of LeaseSpec but dp_key; plan, grace_ns, ends_unix, boot | before the first Do |
 | bound   | id | after the last Do, before the answer |
-| renew   | id, generation, expires_ns, ends_unix | before Renew |
+| renew   | id, generation, expires_ns, ends_unix | before Renew, also one that puts the old values back |
 | warned  | id, revoke_ns | when a revocation's grace begins |
 | down    | id, cause | before the first Undo |
 | fenced  | id | when an Undo failed for good |

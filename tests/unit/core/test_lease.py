@@ -7,6 +7,7 @@ import pytest
 from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo, Warn
 from fabricbios.core.happened import Cause, Job, What
 from fabricbios.core.lease import TRANSITIONS, UNDO_FOR_NS, Lease
+from fabricbios.core.record import fold
 from fabricbios.errors import LocalMisuse
 from fabricbios.model import NS, Binding, DpAuth, Instant, LeaseState, ResourceType
 from fabricbios.ports import LeaseSpec
@@ -196,6 +197,32 @@ def test_a_renewal_that_failed_is_taken_back() -> None:
     assert seen == [30 * NS, 10 * NS]
     assert happened[0].what is What.CHANGE_FAILED
     assert (lease.state, lease.spec.generation) == (LeaseState.ACTIVE, 1)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["written", "the journal fails by then"])
+def test_the_journal_too_takes_back_a_renewal_that_failed(full: bool) -> None:
+    """A successor must not adopt the lease with an end that was refused."""
+    lease = fresh()
+    journal: list[dict[str, object]] = []
+    names: list[str] = []
+    while (effect := lease.next_effect()) is not None:
+        names.append(type(effect).__name__)
+        first_renewal = names.count("Renew") == 1 and isinstance(effect, Renew)
+        if first_renewal or (full and "Renew" in names and isinstance(effect, Record)):
+            happened = lease.effect_failed(effect, OSError(28, "no"), T0)
+            continue
+        if isinstance(effect, Record):
+            journal.append(effect.entry)
+        happened = lease.effect_succeeded(effect, (), T0)
+        if happened and happened[0].what is What.BOUND:
+            lease.change(Job("asker", 30 * NS, 1030))
+    assert names[4:] == ["Record", "Renew", "Record", "Renew"]
+    assert [(h.what, h.job.asker) for h in happened if h.job] == [(What.CHANGE_FAILED, "asker")]
+    kept = fold(journal).leases[7]
+    assert (kept.spec.expires_ns, kept.ends_unix, kept.spec.generation) == (
+        (30 * NS, 1030, 2) if full else (10 * NS, 1010, 1)
+    )
+    assert (lease.kept() or kept).spec.expires_ns == 10 * NS
 
 
 def test_a_lease_whose_end_nobody_knows_is_torn_down() -> None:
