@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fabricbios.dataplane.blockpool import BlockPool, Region
-from fabricbios.dataplane.endpoints import Listener, Place, places
+from fabricbios.dataplane.endpoints import Listener, Place
 from fabricbios.dataplane.fbbu import LIMITS_BESIDE, Span, Sync
-from fabricbios.dataplane.slots import Extent, Plane, SlotLease, SlotState, SlotTable
-from fabricbios.dataplane.underway import UnderWay
+from fabricbios.dataplane.planeslots import PlaneSlots
+from fabricbios.dataplane.slots import Extent, Plane, SlotState, SlotTable
 from fabricbios.errors import LocalMisuse
 from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import BLOCK_SIZE, Binding, DpStatus, Perm, Transport
@@ -26,7 +26,6 @@ from fabricbios.wire import BlockGeometry, DpAuthTlv, DpKey, Limits
 
 EXTENT, SLOT_STEP = "block.extent", "block.slot"
 _TRANSPORTS = {Binding.UDP: Transport.FBBU_UDP, Binding.QUIC: Transport.FBBU_QUIC}
-STUCK_SECONDS = 2.0  # an undo that waited in vain is tried again (D8)
 QUIC_BLOCKS = ((1 << 20) - max(LIMITS_BESIDE)) // BLOCK_SIZE
 """Blocks of one operation over QUIC, whose messages have at most 1 MiB (D11)."""
 
@@ -34,8 +33,9 @@ QUIC_BLOCKS = ((1 << 20) - max(LIMITS_BESIDE)) // BLOCK_SIZE
 class BlockPlane:
     """Binds block leases over UDP and QUIC; safe to call from several threads for different leases.
 
-    `table` is the block plane's own (nobody else stores into it). `quiesce` returns when no server still works on
-    what it checked before the call, OSError if it cannot tell. `clock` is CLOCK_BOOTTIME in ns.
+    `table` may be shared with other planes, and have outlived a daemon: what it holds of this plane is adopted, or an
+    orphan. `quiesce` returns when no server still works on what it checked before the call, OSError if it cannot tell.
+    `clock` is CLOCK_BOOTTIME in ns.
     """
 
     def __init__(
@@ -49,10 +49,8 @@ class BlockPlane:
         mtu_of: Callable[[str], int] = lambda _: 1500,
         clock: Callable[[], int] = boottime_ns,
     ) -> None:
-        self._table, self._pool, self._listeners = table, pool, listeners
-        self._quiesce, self._sync, self._mtu_of, self._clock = quiesce, sync, mtu_of, clock
-        self._lock = threading.Lock()
-        self._under_way = UnderWay()
+        self._slots = PlaneSlots(Plane.FBBU, table, listeners, _TRANSPORTS, quiesce, mtu_of, clock)
+        self._pool, self._sync = pool, sync
         self._writing = [threading.Lock() for _ in pool.backings]  # a write-back that failed is told to one flush alone
 
     def steps(self, lease: LeaseSpec) -> tuple[str, ...]:
@@ -65,86 +63,73 @@ class BlockPlane:
                 raise OSError(errno.EINVAL, f"{lease.size} bytes are no whole number of blocks")
             self._pool.place(lease.lease_id, lease.resource_id, lease.size)
             return ()
-        found = self._places(lease)
-        with self._lock:
-            self._table.install(self._slot_lease(lease, lease.dp_key, found), self._clock())
+        found = self._slots.places(lease)
+        self._slots.open(lease, self._extent(lease), lease.dp_key, _limits(found))
         return self._tlvs(lease, found)
 
     def undo(self, step: str, lease: LeaseSpec) -> None:
         """OSError where a server cannot be waited for, or the bytes cannot be wiped: then they stay held."""
         if step == SLOT_STEP:
-            self._end(lease.lease_id)
+            self._slots.end(lease.lease_id)
         else:
             self._wipe(lease.lease_id)
 
-    def _end(self, lease_id: int) -> None:
-        slot = self._table.find(lease_id)
-        if slot is not None:
-            if self._table.get(slot, "state") == SlotState.ACTIVE:
-                self._table.set_state(slot, SlotState.ENDED)
-            self._under_way.wait(lease_id, STUCK_SECONDS)  # for a read() or write() that had found the lease open
-            self._quiesce()
-
     def _wipe(self, lease_id: int) -> None:
-        slot = self._table.find(lease_id)
-        if slot is not None and self._table.get(slot, "state") == SlotState.ACTIVE:
-            raise LocalMisuse("the bytes of an open slot are not to be touched")
+        self._slots.must_be_closed(lease_id)
         self._pool.release(lease_id)
 
     def renew(self, lease: LeaseSpec) -> None:
-        slot = self._slot(lease.lease_id)
-        self._table.set_expiry(slot, lease.expires_ns)
-        self._table.set_generation(slot, lease.generation)
+        self._slots.renew(lease)
 
     def rekey(self, lease: LeaseSpec) -> Sequence[Any]:
-        """The bytes stay; the old key is dead before the new one is told, and what was asked with it is through.
-
-        OSError where a path cannot be waited for: then neither key opens anything that anybody knows.
-        """
-        found = self._places(lease)
-        with self._lock:
-            self._slot(lease.lease_id)
-            self._table.rekey(self._slot_lease(lease, lease.dp_key, found), self._clock())
-        self._quiesce()
+        """The bytes stay, the old key is dead. OSError as PlaneSlots.rekey."""
+        found = self._slots.places(lease)
+        self._slots.rekey(lease, _limits(found))
         return self._tlvs(lease, found)
 
     def forget(self, lease: LeaseSpec) -> None:
-        with self._lock:
-            self._table.clear(lease.lease_id, self._clock())
+        self._slots.forget(lease.lease_id)
 
     def fence(self, lease: LeaseSpec) -> None:
-        """Answer FENCED from now on, until forgotten."""
-        slot = self._table.find(lease.lease_id)
-        if slot is not None:
-            self._table.set_state(slot, SlotState.FENCED)
+        self._slots.fence(lease.lease_id)
 
     def adopt(self, lease: LeaseSpec) -> None:
         """Take over what the last daemon bound: the bytes are where the journal says, OSError(ENOENT) if nowhere.
 
-        The slot may not have outlived it, and with it the window that keeps a datagram from being replayed. Then the
-        lease opens under a key that nobody knows: its holder asks for a new one (LEASE_ATTACH) and finds its data.
+        The slot may not have outlived it, and with it the window that keeps a datagram from being replayed; or it may
+        count the stores as another configuration had them. Then the lease opens under a key that nobody knows: its
+        holder asks for a new one (LEASE_ATTACH) and finds its data.
         """
         region = self._pool.find(lease.lease_id)
         if region is None:
             raise OSError(errno.ENOENT, "nothing is known of where this lease lies")
         region.backing.check()
-        with self._lock:
-            if self._table.find(lease.lease_id) is None:
-                fresh = self._slot_lease(lease, secrets.token_bytes(32), self._places(lease))
-                self._table.install(fresh, self._clock())
-        self.renew(lease)
+        if not self._outlived(lease):
+            self._slots.forget(lease.lease_id)
+            limits = _limits(self._slots.places(lease))
+            self._slots.open(lease, self._extent(lease), secrets.token_bytes(32), limits)
+        self._slots.renew(lease)
+
+    def _outlived(self, lease: LeaseSpec) -> bool:
+        """Say whether the lease has a slot that is right. OSError(ENOENT) where that says that it had ended."""
+        slot = self._slots.find(lease.lease_id)
+        if slot is not None and self._slots.state(slot) != SlotState.ACTIVE:
+            raise OSError(errno.ENOENT, "the lease had ended")
+        return slot is not None and self._slots.extent(slot) == self._extent(lease)
 
     def orphans(self, known: set[int]) -> set[int]:
-        """Return the leases that hold bytes and that the lease journal does not know: release() is for them."""
-        return self._pool.leases() - known
+        """Return the leases that hold bytes or a slot and that the lease journal does not know."""
+        return (self._pool.leases() | self._slots.leases().keys()) - known
 
     def release(self, lease_id: int) -> None:
-        """Wipe and free what an orphan held. Raises OSError; then it stays held."""
+        """End, wipe and forget what an orphan held. Raises OSError; then it stays held."""
+        self._slots.end(lease_id)
         self._wipe(lease_id)
+        self._slots.forget(lease_id)
 
     def read(self, lease_id: int, index: int, count: int) -> tuple[DpStatus, bytes]:
         """READ_BLOCK without a datagram: the QUIC data plane's (D11), under the same slot. Blocks while it reads."""
-        with self._under_way.one(lease_id):
+        with self._slots.under_way(lease_id):
             status, region = self._judge(lease_id, Perm.READ, index, count)
             if status or region is None:
                 return status, b""
@@ -160,7 +145,7 @@ class BlockPlane:
         """
         if len(data) % BLOCK_SIZE:
             return DpStatus.BAD_LENGTH
-        with self._under_way.one(lease_id):
+        with self._slots.under_way(lease_id):
             status, region = self._judge(lease_id, Perm.WRITE, index, len(data) // BLOCK_SIZE)
             if status or region is None:
                 return status
@@ -182,37 +167,14 @@ class BlockPlane:
 
     def blocks(self, lease_id: int) -> tuple[DpStatus, int]:
         """Return what HELLO asks for: the blocks leased."""
-        slot = self._table.find(lease_id)
-        status = DpStatus.INVALID_LEASE if slot is None else self._status(slot)
-        return status, 0 if slot is None or status else self._table.get(slot, "length") // BLOCK_SIZE
+        status, length = self._slots.length(lease_id)
+        return status, length // BLOCK_SIZE
 
     def _judge(self, lease_id: int, right: Perm, index: int, count: int) -> tuple[DpStatus, Region | None]:
-        """Return what D10 says of an operation in the order it says it, and where its lease lies."""
-        slot = self._table.find(lease_id)
-        if slot is None:
-            return DpStatus.INVALID_LEASE, None
-        status = self._status(slot)
-        if status:
-            return status, None
-        if not 0 < count <= QUIC_BLOCKS:
-            return DpStatus.BAD_LENGTH, None
-        length = self._table.get(slot, "length")
-        if not self._table.get(slot, "rights") & right or (index + count) * BLOCK_SIZE > length:
-            return DpStatus.OUT_OF_RANGE, None
-        return DpStatus.OK, self._held(lease_id)
-
-    def _status(self, slot: int) -> DpStatus:
-        state = self._table.get(slot, "state")
-        if state == SlotState.ACTIVE:
-            return DpStatus.OK if self._clock() < self._table.get(slot, "expiry_ns") else DpStatus.EXPIRED
-        return DpStatus.FENCED if state == SlotState.FENCED else DpStatus.EXPIRED
-
-    def _slot(self, lease_id: int) -> int:
-        """Return the slot of a lease that has one."""
-        slot = self._table.find(lease_id)
-        if slot is None:
-            raise OSError(errno.ENOENT, "the lease has no slot")
-        return slot
+        """Return what D10 says of an operation, and where its lease lies."""
+        offset, length = index * BLOCK_SIZE, count * BLOCK_SIZE
+        status, _ = self._slots.judge(lease_id, right, offset, length, QUIC_BLOCKS * BLOCK_SIZE)
+        return status, None if status else self._held(lease_id)
 
     def _held(self, lease_id: int) -> Region:
         region = self._pool.find(lease_id)
@@ -220,29 +182,9 @@ class BlockPlane:
             raise LocalMisuse("a slot is opened on an extent")
         return region
 
-    def _places(self, lease: LeaseSpec) -> list[Place]:
-        wanted = _TRANSPORTS.get(lease.binding)
-        listeners = [listener for listener in self._listeners if listener.transport == wanted]
-        found = places(listeners, lease.reached, self._mtu_of)
-        if not found:
-            raise OSError(errno.EADDRNOTAVAIL, f"nothing serves blocks over {lease.binding.name} at {lease.reached}")
-        return found
-
-    def _slot_lease(self, lease: LeaseSpec, dp_key: bytes, found: list[Place]) -> SlotLease:
+    def _extent(self, lease: LeaseSpec) -> Extent:
         region = self._held(lease.lease_id)
-        most = max(_blocks(place) for place in found) * BLOCK_SIZE
-        return SlotLease(
-            lease.lease_id,
-            Plane.FBBU,
-            Extent(region.base, lease.size, region.device),
-            lease.rights,
-            lease.dp_auth,
-            dp_key,
-            lease.generation,
-            lease.expires_ns,
-            most,
-            most,
-        )
+        return Extent(region.base, lease.size, region.device)
 
     def _tlvs(self, lease: LeaseSpec, found: list[Place]) -> Sequence[Any]:
         """Each ENDPOINT is followed by its own LIMITS and BLOCK_GEOMETRY (D10); a key is for datagrams (D11)."""
@@ -259,6 +201,12 @@ class BlockPlane:
 def _span(region: Region) -> Span:
     backing = region.backing
     return Span(backing.data_fd, region.base, backing.size, backing.is_device)
+
+
+def _limits(found: Sequence[Place]) -> tuple[int, int]:
+    """Return the longest READ and WRITE at the roomiest of these places."""
+    most = max(_blocks(place) for place in found) * BLOCK_SIZE
+    return most, most
 
 
 def _blocks(place: Place) -> int:

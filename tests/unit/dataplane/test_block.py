@@ -110,7 +110,7 @@ def test_quic_has_large_messages_and_no_key(node: Node) -> None:
 
 def test_nothing_listens_for_that_binding(node: Node) -> None:
     node.plane.do(EXTENT, SPEC)
-    with pytest.raises(OSError, match="nothing serves blocks"):
+    with pytest.raises(OSError, match="nothing serves BLOCK leases over"):
         node.plane.do(SLOT_STEP, SPEC._replace(reached="2001:db8::1"))
 
 
@@ -339,7 +339,7 @@ def test_a_slow_store_holds_up_no_other(node: Node, second: LeaseSpec, monkeypat
 
 
 def test_a_lease_is_not_ended_under_an_operation_of_its_own(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fabricbios.dataplane.block.STUCK_SECONDS", 0.01)
+    monkeypatch.setattr("fabricbios.dataplane.planeslots.STUCK_SECONDS", 0.01)
     node.bind(QUIC)
     slow = Slow(monkeypatch, node.pool.backings[0].data_fd)
     with ThreadPoolExecutor() as threads:
@@ -362,7 +362,7 @@ def test_a_write_that_waited_for_its_store_is_judged_when_its_turn_comes(
         first = threads.submit(node.plane.write, QUIC.lease_id, 0, ONE)
         assert slow.inside.wait(10)
         late = threads.submit(node.plane.write, QUIC.lease_id, 1, ONE)
-        while len(node.plane._under_way._of[QUIC.lease_id]) < 2:
+        while len(node.plane._slots._under_way._of[QUIC.lease_id]) < 2:
             pass
         node.now = QUIC.expires_ns
         slow.go.set()

@@ -231,7 +231,7 @@ def test_a_new_key_is_told_when_nothing_asked_with_the_old_one_is_under_way(node
     node.bind()
     old = node.table.find(9)
     slots: list[int | None] = []
-    node.plane._quiesce = lambda: slots.append(node.table.find(9))
+    node.plane._slots._quiesce = lambda: slots.append(node.table.find(9))
     node.plane.rekey(SPEC._replace(dp_key=b"n" * 32))
     assert len(slots) == 1
     assert slots[0] != old  # the old one was closed before
