@@ -1,17 +1,20 @@
 """The shipped units under a real systemd: sandboxed as they are, the daemon must still do everything it is for."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pyroute2 import netns
 
+from fabricbios.client.leases import Wish
+from fabricbios.client.sync import Node, connect
+from fabricbios.model import Binding, ResourceType
 from vm.nvmeof_rig import load_modules, nothing_left
 
 pytestmark = pytest.mark.vm("systemd")
@@ -76,28 +79,16 @@ def service(wire: None) -> Iterator[str]:
     subprocess.run(["systemctl", "stop", unit], check=False)
 
 
-def _cli(*words: str, stdin: bytes = b"") -> bytes:
-    """Run fabricbios at the client's end."""
-    command = [
-        "ip",
-        "netns",
-        "exec",
-        "fbsvc",
-        sys.executable,
-        "-m",
-        "fabricbios.cli",
-        "-H",
-        NODE,
-        "--identity",
-        "/root/fb",
-    ]
-    answer = subprocess.run([*command, *words], input=stdin, capture_output=True)
-    assert answer.returncode == 0, answer.stderr.decode() + _run("journalctl", "-u", "fabricbiosd", "--no-pager")
-    return answer.stdout
-
-
-def _document(*words: str) -> Any:
-    return json.loads(_cli(*words, "--json"))
+@contextmanager
+def _client() -> Iterator[Node]:
+    """The library at the client's end of the cable: its thread stays in the namespace that it was made in."""
+    netns.pushns("fbsvc")
+    try:
+        node = connect(NODE, identity="/root/fb", timeout=60)
+    finally:
+        netns.popns()
+    with node:
+        yield node
 
 
 def _attached() -> list[str]:
@@ -112,34 +103,29 @@ def test_systemd_finds_nothing_wrong_with_the_units() -> None:
         assert complaints == []
 
 
-def test_memory_is_leased_and_answered_in_the_kernel(service: str) -> None:
-    lease = _document("lease", "mem", "--size", "1M", "--ttl", "10m")["lease_id"]
-    _cli("write", lease, "--offset", "0", stdin=b"from a sandbox")
-    assert _cli("read", lease, "--offset", "0", "--length", "14") == b"from a sandbox"
-    assert _attached()
-    _cli("free", lease)
-
-
-def test_a_disk_is_leased_both_ways(service: str) -> None:
-    udp = _document("lease", "block", "--size", "4M", "--ttl", "10m")["lease_id"]
-    _cli("write", udp, "--offset", "0", stdin=b"b" * 4096)
-    assert _cli("read", udp, "--offset", "0", "--length", "4096") == b"b" * 4096
-    nvmeof = _document("lease", "block", "--size", "4M", "--ttl", "10m", "--binding", "nvmeof")["lease_id"]
-    assert not nothing_left()
-    _cli("free", nvmeof)
-    _cli("free", udp)
-    assert nothing_left()
+def test_everything_is_leased(service: str) -> None:
+    """Memory that the kernel answers for, a disk over UDP and one over NVMe-oF."""
+    with _client() as node, node.lease_memory(1 << 20, 600) as memory, node.lease_block(4 << 20, 600) as disk:
+        assert _attached()
+        for lease in (memory, disk):
+            lease.write(0, b"a sandbox" * 512)
+            assert lease.read(0, 4096) == (b"a sandbox" * 512)[:4096]
+        with node.lease_block(4 << 20, 600, binding=Binding.NVMEOF):
+            assert not nothing_left()
+        assert nothing_left()
 
 
 def test_killed_it_is_started_again_and_what_was_leased_is_accounted_for(service: str) -> None:
-    lease = _document("lease", "mem", "--size", "1M", "--ttl", "10m")["lease_id"]
+    with _client() as node:
+        lease_id = node.allocate(Wish(ResourceType.MEM, 1 << 20, 600)).lease_id
     before = _state(service, "MainPID")
     os.kill(int(before), signal.SIGKILL)
     while _state(service, "MainPID") in ("0", before) or _state(service, "ActiveState") != "active":
         assert _state(service, "ActiveState") != "failed", _run("journalctl", "-u", service, "--no-pager")
         time.sleep(0.5)
-    assert [entry["lease_id"] for entry in _document("leases")["leases"]] == [lease]
-    _cli("free", lease)
+    with _client() as node:
+        assert [lease.lease_id for lease in node.list_active()] == [lease_id]
+        node.free(lease_id)
 
 
 def test_a_reload_takes_the_policy_over(service: str) -> None:
@@ -163,8 +149,9 @@ def test_the_sandbox_holds(service: str) -> None:
 
 
 def test_stopped_it_leaves_nothing(service: str) -> None:
-    _cli("lease", "mem", "--size", "1M", "--ttl", "10m")
-    _cli("lease", "block", "--size", "4M", "--ttl", "10m", "--binding", "nvmeof")
+    with _client() as node:
+        node.allocate(Wish(ResourceType.MEM, 1 << 20, 600))
+        node.allocate(Wish(ResourceType.BLOCK, 4 << 20, 600, binding=Binding.NVMEOF))
     _run("systemctl", "stop", service)
     assert _state(service, "Result") == "success"
     assert nothing_left()
