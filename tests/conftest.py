@@ -1,7 +1,11 @@
 """What every test folder shares: a test whose facility is missing is skipped by its marker."""
 
+import os
+
 import pytest
 from facilities import REQUIRED, netns_probe, require
+
+os.umask(0o022)  # what others may write is not believed, and tests write such files
 
 __all__ = ["REQUIRED", "netns_probe", "require"]
 

@@ -56,7 +56,7 @@ for _command in (pending, approve, enroll):
 @node_options
 def show(trust_dir: Path, state_dir: Path, as_json: bool) -> None:
     """Show whom the trust directories trust, and which of their files are broken."""
-    keys = trustdir.load(trust_dir, state_dir / trustdir.LEARNED)
+    keys = _trusted(trust_dir, state_dir)
     kinds = {"pinned": keys.peers, "learned": keys.learned, "controller": keys.controllers, "approved": keys.approved}
     if as_json:
         listed = {kind: _listed(found) for kind, found in kinds.items()}
@@ -91,7 +91,7 @@ def forget(ctx: click.Context, who: str, trust_dir: Path, state_dir: Path, as_js
         _forget_node(identity_directory(ctx), who, as_json)
         return
     learned = state_dir / trustdir.LEARNED
-    node_id = _one_id(who, trustdir.load(trust_dir, learned))
+    node_id = _one_id(who, _trusted(trust_dir, state_dir))
     places = [(trust_dir, kind) for kind in (trustdir.PEERS, trustdir.CONTROLLERS, trustdir.APPROVED)]
     gone = [path for place in [*places, (learned, trustdir.PEERS)] for path in trustdir.forget(*place, node_id)]
     print_change("forget", as_json, node_id=hex128(node_id), paths=[str(path) for path in gone])
@@ -134,6 +134,12 @@ def issue(
     replace(path, certificate.pack())
     hint = "" if is_own else f"Put it beside that key, as {CERTIFICATE_FILE}."
     print_change("issue", as_json, hint, node_id=hex128(certificate.subject), paths=[str(path)])
+
+
+def _trusted(trust_dir: Path, state_dir: Path) -> TrustedKeys:
+    """Return what the node trusts: its own user, whose state directory it is, may own the files."""
+    user = state_dir.stat().st_uid if state_dir.exists() else None
+    return trustdir.load(trust_dir, state_dir / trustdir.LEARNED, user)
 
 
 def _listed(keys: Mapping[int, bytes]) -> list[dict[str, Any]]:

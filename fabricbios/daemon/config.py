@@ -1,11 +1,16 @@
 """The node's configuration: TOML file, drop-ins, flags; read whole and checked before anything starts.
 
 Later wins: defaults, FILE, FILE's conf.d/*.toml in name order, flags. A wrong one raises ConfigError
-that names file, key and remedy; nothing is half applied.
+that names file, key and remedy; nothing is half applied. Wrong is also one that others could have written: it
+says who may do what.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
+import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +20,10 @@ from fabricbios.core.policy import Limits, Policy
 from fabricbios.daemon.settings import BY_KEY, SETTINGS, Setting, parse_duration, parse_size
 from fabricbios.errors import ConfigError
 from fabricbios.model import DpAuth, Perm, ResourceType
+from fabricbios.transport import writers
 
 _MAX_FILE = 1 << 20
+_PEER = re.compile(r"0x[0-9a-fA-F]{32}")
 
 
 class Config(NamedTuple):
@@ -72,15 +79,25 @@ def load(file: Path | None, flags: Mapping[str, Any]) -> Config:
 def _files(file: Path | None) -> list[Path]:
     if file is None:
         return []
+    for directory in (file.parent, file.parent / "conf.d"):
+        try:
+            why = writers.directory_objection(directory)
+        except OSError as e:
+            raise ConfigError(f"{directory}: {e.strerror}: check --config") from None
+        if why:
+            raise ConfigError(f"{directory} {why}")
     return [file, *sorted((file.parent / "conf.d").glob("*.toml"))]
 
 
 def _document(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as f:
+            why = writers.objection(path, os.fstat(f.fileno()))
             data = f.read(_MAX_FILE + 1)
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}: check --config") from None
+    if why:
+        raise ConfigError(f"{path} {why}")
     if len(data) > _MAX_FILE:
         raise ConfigError(f"{path}: over 1 MiB: this is no configuration")
     try:
@@ -130,17 +147,18 @@ def _policy(tables: Mapping[str, Any]) -> Policy:
     default = _limits(tables.get("default", {}), Limits(), "policy.default")
     peers = {}
     for name, table in tables.get("peer", {}).items():
-        try:
-            node_id = int(name, 16)
-        except ValueError:
-            raise ConfigError(f"policy.peer.{name!r}: a peer is its id, 0x and 32 digits") from None
+        if not _PEER.fullmatch(name):  # a limit for a mistyped id would bind nobody
+            raise ConfigError(f"policy.peer.{name!r}: a peer is its id, 0x and 32 digits")
+        node_id = int(name, 16)
+        if node_id in peers:
+            raise ConfigError(f"policy.peer.{name!r}: that peer is there already, in other letters")
         peers[node_id] = _limits(table, default, f"policy.peer.{name!r}")
     return Policy(default, peers)
 
 
 _NAMES: dict[str, type[Perm | ResourceType]] = {"perms": Perm, "kinds": ResourceType}
 _LIMITS: dict[str, Callable[[Any], Any]] = {
-    "perms": lambda raw: sum((Perm[word.upper()] for word in raw), Perm(0)),
+    "perms": lambda raw: functools.reduce(operator.or_, (Perm[word.upper()] for word in raw), Perm(0)),
     "kinds": lambda raw: frozenset(ResourceType[word.upper()] for word in raw),
     "max_bytes": parse_size,
     "max_leases": int,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     "ttl_secs": parse_duration,
     "requested_bytes": parse_size,
     "resource_type": lambda text: ResourceType[text.upper()],
-    "perms": lambda text: Perm(sum(Perm[word.upper()] for word in text.split(","))),
+    "perms": lambda text: functools.reduce(operator.or_, (Perm[word.upper()] for word in text.split(","))),
 }
 _ALIASES = {
     "ttl": ("duration_secs", "ttl_secs"),

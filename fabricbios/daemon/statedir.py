@@ -27,8 +27,7 @@ class StateDir:
             self._fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as e:
             raise ConfigError(f"state-dir {self.path}: {e.strerror}: name a writable one with --state-dir") from None
-        if self.path.stat().st_mode & 0o077:
-            os.chmod(self.path, 0o700)
+        self._make_private()
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -38,6 +37,18 @@ class StateDir:
             raise AlreadyRunning(f"state-dir {self.path} is in use by process {holder or '?'}") from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, b"%d\n" % os.getpid())
+
+    def _make_private(self) -> None:
+        """What another user owns it may change at any time, mode 0700 or not: its keys are not ours alone."""
+        found = self.path.stat()
+        owner = found.st_uid
+        if owner not in (0, os.geteuid()):
+            os.close(self._fd)
+            self._fd = -1
+            remedy = f"chown {os.geteuid()} {self.path}, or run as that user"
+            raise ConfigError(f"state-dir {self.path} belongs to user {owner}: {remedy}")
+        if found.st_mode & 0o077:
+            os.chmod(self.path, 0o700)
 
     def release(self) -> None:
         if self._fd >= 0:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fabricbios.errors import ConfigError
 from fabricbios.model import id_of_key
 from fabricbios.transport import certificate as shell
+from fabricbios.transport import writers
 from fabricbios.transport.files import write_new
 
 KEY_FILE, CERTIFICATE_FILE = "node.key", "node.cert"
@@ -53,12 +54,13 @@ class Identity:
     def load(cls, directory: str | os.PathLike[str]) -> Identity:
         """Read DIR/node.key, or the credential of that name that systemd passed (LoadCredential).
 
-        Raises FileNotFoundError without a key, ConfigError for one that others may read or that is none.
+        Raises FileNotFoundError without a key, ConfigError for one that others may read or replace, or that is none.
         """
         credential = _credential(KEY_FILE)
         path = credential or Path(directory) / KEY_FILE
         if credential is None:
             _refuse_readable(path)
+            _refuse_changeable(path.parent)
         return cls(_parse(path), _certificate_beside(Path(directory)))
 
     @classmethod
@@ -102,6 +104,13 @@ def _refuse_readable(path: Path) -> None:
         raise ConfigError(f"{path} is not a regular file")
     if status.st_mode & 0o077:
         raise ConfigError(f"{path} can be read by others (mode {status.st_mode & 0o777:04o}): chmod 600 {path}")
+    if why := writers.objection(path, status):
+        raise ConfigError(f"{path} {why}")
+
+
+def _refuse_changeable(directory: Path) -> None:
+    if why := writers.directory_objection(directory):
+        raise ConfigError(f"{directory} {why}")
 
 
 def _parse(path: Path) -> Ed25519PrivateKey:

@@ -1,12 +1,13 @@
 """The trust directories: who is pinned, certified, approved; one SPKI PEM a key (D3).
 
 DIR/peers, DIR/controllers and DIR/approved are the admin's; what a claim taught the node is in
-LEARNED/peers. A file that cannot be read trusts nobody, and is named: the store then lets nobody
-claim the node in the place of whoever it was to trust.
+LEARNED/peers. A file that cannot be read, or that others could have written, trusts nobody, and is
+named: the store then lets nobody claim the node in the place of whoever it was to trust.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from fabricbios.errors import ConfigError
 from fabricbios.model import hex128, id_of_key
 from fabricbios.ports import TrustedKeys
+from fabricbios.transport import writers
 from fabricbios.transport.files import remove, replace
 
 PEERS, CONTROLLERS, APPROVED = "peers", "controllers", "approved"
@@ -26,22 +28,26 @@ MAX_FILE = 4096
 _HEX_KEY = 64
 
 
-def load(admin: Path, learned: Path | None = None) -> TrustedKeys:
-    """Read both directories; what is missing is empty, what is broken is named in `broken`."""
-    broken: list[str] = []
+def load(admin: Path, learned: Path | None = None, user: int | None = None) -> TrustedKeys:
+    """Read both directories; what is missing is empty, what is broken is named in `broken`.
+
+    Broken is also what anybody but root and `user` (us) could have written: a file, its folder, the directory.
+    """
+    reading = _Reading(user)
     return TrustedKeys(
-        peers=_read_keys(admin / PEERS, broken),
-        learned=_read_keys(learned / PEERS, broken) if learned else {},
-        controllers=_read_keys(admin / CONTROLLERS, broken),
-        approved=_read_keys(admin / APPROVED, broken),
-        broken=tuple(broken),
+        peers=reading.keys(admin, PEERS),
+        learned=reading.keys(learned, PEERS) if learned else {},
+        controllers=reading.keys(admin, CONTROLLERS),
+        approved=reading.keys(admin, APPROVED),
+        broken=tuple(dict.fromkeys(reading.broken)),
     )
 
 
 def save(directory: Path, kind: str, public_key: bytes) -> Path:
     """Write a key into DIR/KIND, whole or not at all, durable, 0600; return its file. OSError as it comes."""
     folder = directory / kind
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)  # whatever the umask: nobody else may write there
+    folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{hex128(id_of_key(public_key))}.pem"
     replace(path, to_pem(public_key))
     return path
@@ -84,21 +90,40 @@ def read_key(text: str) -> bytes:
         raise ConfigError(f"{text.splitlines()[0]}: {why}: name a PEM file, or a public key's 64 hex digits") from None
 
 
-def _read_keys(folder: Path, broken: list[str]) -> dict[int, bytes]:
-    keys: dict[int, bytes] = {}
-    try:
-        paths = _pem_files(folder)
-    except OSError as error:
-        broken.append(f"{folder}: {error.strerror}")
-        return keys
-    for path in paths:
+class _Reading:
+    """One look at the directories, on behalf of `user`; `broken` collects what was refused and why."""
+
+    def __init__(self, user: int | None) -> None:
+        self._user = user
+        self.broken: list[str] = []
+
+    def keys(self, directory: Path, kind: str) -> dict[int, bytes]:
+        """Return the keys of DIR/KIND by id."""
+        folder = directory / kind
         try:
-            key = from_pem(_read(path))
+            for path in (directory, folder):
+                _refuse(path, writers.directory_objection(path, self._user))
+            paths = _pem_files(folder)
+        except OSError as error:
+            self.broken.append(f"{error.filename or folder}: {error.strerror}")
+            return {}
+        found = (self._key(path) for path in paths)
+        return {id_of_key(key): key for key in found if key is not None}
+
+    def _key(self, path: Path) -> bytes | None:
+        try:
+            if path.is_symlink():
+                real = Path(os.path.realpath(path)).parent
+                _refuse(real, writers.directory_objection(real, self._user))
+            return from_pem(_read(path, self._user, checked=True))
         except (OSError, ValueError) as error:
-            broken.append(f"{path}: {(error.strerror if isinstance(error, OSError) else None) or error}")
-        else:
-            keys[id_of_key(key)] = key
-    return keys
+            self.broken.append(f"{path}: {(error.strerror if isinstance(error, OSError) else None) or error}")
+            return None
+
+
+def _refuse(path: Path, objection: str) -> None:
+    if objection:
+        raise PermissionError(errno.EACCES, objection, str(path))
 
 
 def _pem_files(folder: Path) -> list[Path]:
@@ -112,10 +137,13 @@ def _pem_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, user: int | None = None, checked: bool = False) -> bytes:
+    """Return a small file's bytes; where `checked`, only of one that nobody but root and `user` could have written."""
     if not path.is_file():
         raise OSError("not a file" if path.exists() else "no such file")
     with path.open("rb") as file:
+        if checked:
+            _refuse(path, writers.objection(path, os.fstat(file.fileno()), user))
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise ValueError(f"longer than {MAX_FILE} bytes")

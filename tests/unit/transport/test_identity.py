@@ -95,3 +95,20 @@ def test_the_x509_is_remade_near_its_end_and_for_a_new_certificate() -> None:
     assert certificate.days_left(second, now + 350 * DAY) > 300
     me.certificate = b"enrolled"
     assert certificate.read(der(me.x509(now + 350 * DAY)), now + 350 * DAY).certificate == b"enrolled"
+
+
+def test_a_directory_in_which_others_may_put_another_key_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    directory = tmp_path / "identity"
+    Identity.load_or_create(directory)
+    directory.chmod(0o770)
+    with pytest.raises(ConfigError, match=rf"written by others \(mode 0770\): chmod go-w {directory}"):
+        Identity.load(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", [".", "node.key"])
+def test_a_key_that_another_user_owns_is_refused_with_the_remedy(tmp_path: Path, name: str) -> None:
+    Identity.load_or_create(tmp_path)
+    os.chown(tmp_path / name, 12345, -1)
+    with pytest.raises(ConfigError, match=r"belongs to user 12345, who may change it: chown 0"):
+        Identity.load(tmp_path)

@@ -64,3 +64,57 @@ def test_people_name_keys_in_three_ways(tmp_path: Path) -> None:
     for text in ("nosuch.pem", "abcd", str(tmp_path), "-----BEGIN PUBLIC KEY-----\njunk"):
         with pytest.raises(ConfigError, match="name a PEM file"):
             trustdir.read_key(text)
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o602, 0o620])
+def test_a_file_that_others_may_write_trusts_nobody(tmp_path: Path, mode: int) -> None:
+    path = trustdir.save(tmp_path, trustdir.PEERS, raw(ONE))
+    other = trustdir.save(tmp_path, trustdir.PEERS, raw(TWO))
+    path.chmod(mode)
+    found = trustdir.load(tmp_path)
+    assert found.peers == pins(TWO)
+    assert found.broken == (f"{path}: can be written by others (mode {mode:04o}): chmod go-w {path}",)
+    other.chmod(0o644)  # whom we trust is no secret
+    assert trustdir.load(tmp_path).peers == pins(TWO)
+
+
+@pytest.mark.parametrize("which", [".", "peers"])
+def test_a_directory_that_others_may_write_trusts_nobody(tmp_path: Path, which: str) -> None:
+    trustdir.save(tmp_path / "trust.d", trustdir.PEERS, raw(ONE))
+    folder = tmp_path / "trust.d" / which
+    folder.chmod(0o1777)  # a sticky bit keeps nobody from adding a key
+    found = trustdir.load(tmp_path / "trust.d", tmp_path / "trust.d")
+    assert (found.peers, found.learned) == ({}, {})
+    assert found.broken == (f"{folder}: can be written by others (mode 1777): chmod go-w {folder}",)
+
+
+def test_a_link_to_where_others_may_write_trusts_nobody(tmp_path: Path) -> None:
+    kept, path = tmp_path / "kept", trustdir.save(tmp_path / "trust.d", trustdir.PEERS, raw(ONE))
+    kept.mkdir()
+    path.rename(kept / "one.pem")
+    path.symlink_to(kept / "one.pem")
+    assert trustdir.load(tmp_path / "trust.d").peers == pins(ONE)
+    kept.chmod(0o777)
+    assert trustdir.load(tmp_path / "trust.d").peers == {}
+
+
+@pytest.mark.parametrize("which", ["peers", "peers/*.pem"])
+def test_what_another_user_owns_trusts_nobody_but_in_that_users_eyes(tmp_path: Path, which: str) -> None:
+    trustdir.save(tmp_path, trustdir.PEERS, raw(ONE))
+    us, path = os.geteuid(), next(tmp_path.glob(which))
+    if us == 0:
+        os.chown(path, 12345, -1)
+    owner, other = (12345, 0) if us == 0 else (us, us + 1)
+    found = trustdir.load(tmp_path, user=other)
+    assert found.peers == {}
+    assert f"belongs to user {owner}, who may change it: chown {other} " in found.broken[0]
+    assert trustdir.load(tmp_path, user=owner).peers == pins(ONE)
+
+
+def test_what_is_saved_under_a_careless_umask_is_trusted(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        trustdir.save(tmp_path / "trust.d", trustdir.PEERS, raw(ONE))
+    finally:
+        os.umask(before)
+    assert trustdir.load(tmp_path / "trust.d") == (pins(ONE), {}, {}, {}, ())
