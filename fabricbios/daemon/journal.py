@@ -1,15 +1,18 @@
 """What must be known after a kill -9 or a power cut, written before it is done.
 
-One file of lines, each `crc32 SPACE json NEWLINE`. A torn last line is what a crash leaves and is cut
-off; a bad line before others means a damaged disk and stops the start (fail closed: leases may be
-live). At start, and when the file has grown to many times what is live, it is written anew beside
-itself and renamed over: an atomic compaction.
+One file of lines, each `crc32 SPACE json NEWLINE`. What a power cut leaves is cut off at the next start, and said
+in the log: a torn end, and all from the first hole on. A hole is a sector of zeros, a page that never reached the
+disk; fdatasync would have brought it there, so nothing behind it was ever promised. A bad line that whole ones follow
+is a damaged disk, and stops the start (fail closed: leases may be live, and what is gone may have been a revocation).
+When the file has grown to many times what is live, it is written anew beside itself and renamed over: an atomic
+compaction.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import threading
 import zlib
@@ -19,8 +22,10 @@ from typing import Any
 
 from fabricbios.errors import ConfigError
 
+log = logging.getLogger("fabricbios.journal")
 Entry = dict[str, Any]
 _COMPACT_AFTER = 50_000  # lines beyond the last compaction
+_HOLE = bytes(512)  # no sector of a line's text is zeros
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # json.dumps makes one each time
 
 
@@ -34,11 +39,14 @@ class Journal:
         self._lock = threading.Lock()  # of the end of the file: durable entries are written in threads
 
     def open(self) -> list[Entry]:
-        """Return every entry left by the predecessor, cutting off a torn tail. ConfigError if damaged."""
+        """Return every entry of the predecessor, without what a power cut left half written. ConfigError if damaged."""
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         data = self.path.read_bytes()
         entries, good = _parse(data, self.path)
         if good != len(data):
+            log.warning(
+                "%s: %d bytes at its end were not whole, as after a power cut: cut off", self.path, len(data) - good
+            )
             os.ftruncate(self._fd, good)
             os.fsync(self._fd)
         self._lines = len(entries)
@@ -117,25 +125,35 @@ def _write_whole(fd: int, data: bytes) -> None:
 
 
 def _parse(data: bytes, path: Path) -> tuple[list[Entry], int]:
+    """Return the entries, and how many bytes of `data` are whole."""
     entries: list[Entry] = []
     at = 0
-    while at < len(data):
-        end = data.find(b"\n", at)
-        line = data[at:end] if end >= 0 else b""
+    for line in data.splitlines(keepends=True):
         entry = _entry(line)
         if entry is None:
-            if data.find(b"\n", end + 1) >= 0 and end >= 0:
-                raise ConfigError(f"{path}: damaged at byte {at}: move it away to start without its leases")
-            return entries, at
+            _check_nothing_is_lost(data, at, path)
+            break
         entries.append(entry)
-        at = end + 1
+        at += len(line)
     return entries, at
 
 
+def _check_nothing_is_lost(data: bytes, at: int, path: Path) -> None:
+    """ConfigError unless what begins with the bad line at `at` is what a power cut leaves."""
+    hole = data.find(_HOLE, at)
+    before = data[at : hole if hole >= 0 else None].splitlines(keepends=True)
+    if any(_entry(line) is not None for line in before[1:]):
+        raise ConfigError(
+            f"{path}: damaged at byte {at}: move it and token.key elsewhere and start again; what is bound is then"
+            " taken down, and tokens are void (docs/operating.md, A damaged journal)"
+        )
+
+
 def _entry(line: bytes) -> Entry | None:
-    crc, _, text = line.partition(b" ")
+    """Return what a whole line says, None for any other bytes."""
+    crc, _, text = line.removesuffix(b"\n").partition(b" ")
     try:
-        if len(crc) != 8 or int(crc, 16) != zlib.crc32(text):
+        if not line.endswith(b"\n") or len(crc) != 8 or int(crc, 16) != zlib.crc32(text):
             return None
         entry = json.loads(text)
     except ValueError:

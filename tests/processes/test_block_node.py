@@ -8,7 +8,8 @@ import socket
 import pytest
 from node_rig import NodeProcess
 
-from fabricbios.errors import CapacityExceeded, Fenced, NotFound, Refused, Revoked
+from fabricbios.client.node import HOLD
+from fabricbios.errors import CapacityExceeded, Fenced, InvalidToken, NotFound, Refused, Revoked
 from fabricbios.model import Binding, ResourceType
 from fabricbios.transport import Identity
 
@@ -46,6 +47,40 @@ def test_the_next_holder_reads_zeros(node):
 
     node.run(work, OWNER)
     assert b"\xaa" not in (node.directory / "disk.img").read_bytes()
+
+
+def test_the_remedy_for_a_damaged_journal_leaves_nothing_bound_and_no_token_good(node):
+    async def lease(client):
+        disk = client.lease_block(8 * MIB, ttl=60)
+        await disk.open()
+        await disk.write(0, b"\xaa" * MIB)
+        await disk.detach()
+        return await client.tokens.get(HOLD)
+
+    token = node.run(lease, OWNER)
+    node.end(signal.SIGKILL)
+    journal, key = (node.directory / "state" / name for name in ("journal", "token.key"))
+    journal.write_bytes(b"damaged " + journal.read_bytes())
+    node.spawn()
+    assert node.process.wait(15) == 2
+    assert node.said().strip().splitlines()[-1].startswith(f"fabricbiosd: {journal}: damaged at byte 0: move it and")
+    for moved in (journal, key):
+        moved.rename(node.directory / moved.name)
+    node.start()
+
+    async def again(client):
+        with pytest.raises(InvalidToken):
+            await client.lease_alloc(60, ResourceType.MEM, 4096, token=token)
+        for _ in range(100):
+            try:
+                async with client.lease_block(8 * MIB, ttl=60) as disk:
+                    return await disk.read(0, MIB)
+            except Refused:  # the one that nobody knows any more is being wiped
+                await asyncio.sleep(0.1)
+        raise AssertionError("the disk did not come back")
+
+    assert node.run(again, OWNER) == bytes(MIB)
+    assert "took back lease" in node.said()
 
 
 def test_two_leases_that_ask_for_the_last_extent(node):

@@ -1,3 +1,6 @@
+import logging
+from pathlib import Path
+
 import pytest
 
 from fabricbios.daemon.journal import Journal
@@ -42,8 +45,58 @@ def test_a_damaged_middle_stops_the_start(path):
     whole = bytearray(path.read_bytes())
     whole[12] ^= 1
     path.write_bytes(whole)
+    with pytest.raises(ConfigError, match=r"damaged at byte 0: move it and token\.key elsewhere") as refused:
+        reopened(path)
+    assert "\n" not in str(refused.value)
+    assert path.read_bytes() == whole  # nothing is touched before a person decides
+
+
+def zeros(data: bytes, start: int, length: int) -> bytes:
+    return data[:start] + bytes(length) + data[start + length :]
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 5000])
+def test_zeros_at_the_end_are_cut_off(path: Path, caplog: pytest.LogCaptureFixture, size: int) -> None:
+    path.write_bytes(path.read_bytes() + bytes(size))
+    with caplog.at_level(logging.WARNING, "fabricbios.journal"):
+        assert reopened(path) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert f"{size} bytes at its end were not whole" in caplog.text
+    caplog.clear()
+    assert reopened(path) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("sectors", [1, 2, 9])
+def test_from_a_hole_on_nothing_was_promised(path: Path, sectors: int) -> None:
+    """A page that never reached the disk, although a later one did: no fdatasync came between."""
+    journal = Journal(path)
+    journal.open()
+    for n in range(3, 600):
+        journal.append({"n": n}, durable=False)
+    journal.close()
+    path.write_bytes(zeros(path.read_bytes(), 1024, 512 * sectors))
+    entries = reopened(path)
+    assert entries == [{"n": n} for n in range(len(entries))]
+    assert 1024 - 20 < path.stat().st_size <= 1024
+    assert reopened(path) == entries
+
+
+def test_a_few_zeros_before_whole_lines_are_damage(path: Path) -> None:
+    path.write_bytes(zeros(path.read_bytes(), 3, 20))
     with pytest.raises(ConfigError, match="damaged at byte 0"):
         reopened(path)
+
+
+def test_a_hole_hides_no_damage_before_it(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"n":0', b'"n":5') + bytes(512))
+    with pytest.raises(ConfigError, match="damaged at byte 0"):
+        reopened(path)
+
+
+def test_several_bad_lines_at_the_end_are_a_torn_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"what lay there\nbefore\n\n")
+    assert reopened(path) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
 def test_a_line_that_could_not_be_written_leaves_no_trace(path, monkeypatch):
