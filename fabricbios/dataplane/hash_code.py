@@ -56,11 +56,18 @@ def _to_frame(at: int, what: str) -> list[str]:
     return [what, f"*(u64 *)(r10 - {-at}) = r0"]
 
 
-def _words_to_frame(register: str, at: int, count: int, *, swapped: bool = False) -> list[str]:
+def _words_to_frame(register: str, at: int, count: int) -> list[str]:
+    """Copy an even number of words, two at a time."""
+    text: list[str] = []
+    for i in range(0, count, 2):
+        text += [f"r0 = *(u64 *)({register} + {4 * i})", f"*(u64 *)(r10 - {-(at + 4 * i)}) = r0"]
+    return text
+
+
+def _swapped_to_frame(register: str, at: int, count: int) -> list[str]:
     text: list[str] = []
     for i in range(count):
-        text += [f"r0 = *(u32 *)({register} + {4 * i})", *(["r0 = be32 r0"] if swapped else [])]
-        text.append(f"*(u32 *)(r10 - {-(at + 4 * i)}) = r0")
+        text += [f"r0 = *(u32 *)({register} + {4 * i})", "r0 = be32 r0", f"*(u32 *)(r10 - {-(at + 4 * i)}) = r0"]
     return text
 
 
@@ -161,7 +168,7 @@ def _sha256() -> list[str]:
     """FIPS 180-4, 6.2.2. r1 points to the state, r2 to the block."""
     homes = {name: Home(-96 + 4 * i) for i, name in enumerate(_STATE)} | {"pair": Home(-100), "word": Home(-104)}
     homes |= {"twice": Home(-112, 64), "constants": Home(-120, 64), "state": Home(-128, 64)}
-    text = [*_words_to_frame("r2", _BLOCK, 16, swapped=True), *_words_to_frame("r1", -96, 8)]
+    text = [*_swapped_to_frame("r2", _BLOCK, 16), *_words_to_frame("r1", -96, 8)]
     text += [*_to_frame(-128, "r0 = r1"), *_to_frame(-112, f"r0 = {_TWICE} ll"), *_to_frame(-136, "r0 = 0")]
     text += ["r0 = %[config] ll", *_to_frame(-120, "r0 += %[constants]"), "l1_%=:"]
     text += StraightLine(_sha256_rounds(extends=True), homes, _STATE).instructions()

@@ -36,31 +36,33 @@ static __always_inline int write_payload(__u32 *payload, void *end, const struct
 		return 0;
 	if ((void *)(payload + 1) > end)
 		return -1;
-	payload[0] = q->status; /* little-endian: the status byte, then three reserved zeros */
-	if (q->op == DP_OP_HELLO)
-		return write_hello_ack(payload, end, slot, q);
-	if (q->op != DP_OP_READ)
+	if (q->op == DP_OP_READ) {
+		if ((void *)(payload + 2) > end)
+			return -1;
+		*(__u64 *)payload = q->status ? q->status : (__u64)bpf_htonl(q->length) << 32;
 		return 0;
-	if ((void *)(payload + 2) > end)
-		return -1;
-	payload[1] = q->status ? 0 : bpf_htonl(q->length);
-	return 0;
+	}
+	payload[0] = q->status; /* little-endian: the status byte, then three reserved zeros */
+	return q->op == DP_OP_HELLO ? write_hello_ack(payload, end, slot, q) : 0;
 }
 
-/* Write the whole answer but for a READ's data, the tag and the checksum over both. */
+/*
+ * Write the whole answer but for a READ's data, the tag and the checksum over both. In the words that the hash reads
+ * soon after: none can be forwarded to it that was put together from smaller pieces.
+ */
 __noinline int write_heads(struct xdp_md *ctx, const struct lease_slot *slot, const struct question *q)
 {
 	if (!slot || !q)
 		return -1;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 at = q->place.at & OFFSET_MASK;
-	struct dp_header *h = data + at;
+	__u64 *h = data + at;
 
-	if (answer_frame(data, end, &q->place, q->answer) || (void *)(h + 1) > end)
+	if (answer_frame(data, end, &q->place, q->answer) || (void *)h + HEADER > end)
 		return -1;
-	h->op = answer_op(q);
-	h->payload_len = bpf_htonl(q->answer);
-	return write_payload((void *)(h + 1), end, slot, q);
+	h[0] = (h[0] & ~(0xffull << 40)) | (__u64)answer_op(q) << 40;
+	h[1] = (h[1] & ~0xffffffffull) | bpf_htonl(q->answer);
+	return write_payload((void *)h + HEADER, end, slot, q);
 }
 
 static __always_inline int copy_question(struct xdp_md *ctx, const struct lease_slot *slot, const struct question *q,
@@ -71,15 +73,21 @@ static __always_inline int copy_question(struct xdp_md *ctx, const struct lease_
 	return copy_leased(ctx, slot->base + q->offset, q->length, q->place.at + HEADER + head, way);
 }
 
+/* Where the header is, so that the verifier sees a range and not the ways to it. */
+static __always_inline __u64 header_offset(const struct tagging *t)
+{
+	__u64 at = t->at;
+
+	FORGET(at);
+	return at & OFFSET_MASK;
+}
+
 /* Put the tag where the header has it. */
-__noinline int put_tag(struct xdp_md *ctx, const struct tagging *t)
+static __always_inline int put_tag(struct xdp_md *ctx, const struct tagging *t)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u64 *tag;
+	__u64 *tag = data + header_offset(t);
 
-	if (!t)
-		return -1;
-	tag = data + (t->at & OFFSET_MASK);
 	if ((void *)tag + HEADER > end)
 		return -1;
 	tag[SIGNED_HEADER / 8] = t->tag[0];
@@ -88,14 +96,11 @@ __noinline int put_tag(struct xdp_md *ctx, const struct tagging *t)
 }
 
 /* 0 if the tag in the header is this one; the time it takes does not depend on where they differ. */
-__noinline int compare_tag(struct xdp_md *ctx, const struct tagging *t)
+static __always_inline int compare_tag(struct xdp_md *ctx, const struct tagging *t)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u64 *tag, difference;
+	__u64 *tag = data + header_offset(t), difference;
 
-	if (!t)
-		return -1;
-	tag = data + (t->at & OFFSET_MASK);
 	if ((void *)tag + HEADER > end)
 		return -1;
 	difference = (tag[SIGNED_HEADER / 8] ^ t->tag[0]) | (tag[SIGNED_HEADER / 8 + 1] ^ t->tag[1]);

@@ -9,27 +9,39 @@
 enum copy_way { TO_MEMORY, TO_PACKET };
 
 /*
- * Copy what lies in one slab of the `length` (1..2048) bytes at `address`, which counts through all slabs, from or to
- * offset `packet` of the frame. Returns how many bytes, or -1.
+ * Find `address`, which counts through all slabs. `length` becomes what of it lies in this slab. What may be touched
+ * behind the pointer is SLAB_MARGIN bytes, wherever in the slab it points.
  */
-static __noinline int copy_in_slab(struct xdp_md *ctx, __u64 address, __u64 length, __u64 packet, __u32 way)
+static __always_inline void *find_leased(__u64 address, __u64 *length)
 {
 	__u32 number = address / SLAB_BYTES, zero = 0;
 	__u64 base = address % SLAB_BYTES;
 	void *memory, *slab = bpf_map_lookup_elem(&slabs, &number);
 
 	if (!slab)
-		return -1;
+		return 0;
 	memory = bpf_map_lookup_elem(slab, &zero);
 	if (!memory || base >= config.slab_bytes)
-		return -1;
-	if (length > config.slab_bytes - base)
-		length = config.slab_bytes - base;
-	BOUND(length, 2048);
+		return 0;
+	if (*length > config.slab_bytes - base)
+		*length = config.slab_bytes - base;
 	FORGET(base); /* checked in the very register that is added: 6.1 loses the bound over a spill */
 	if (base >= config.slab_bytes)
+		return 0;
+	return memory + base;
+}
+
+/*
+ * Copy what lies in one slab of the `length` (1..2048) bytes at `address`, which counts through all slabs, from or to
+ * offset `packet` of the frame. Returns how many bytes, or -1.
+ */
+static __noinline int copy_in_slab(struct xdp_md *ctx, __u64 address, __u64 length, __u64 packet, __u32 way)
+{
+	void *memory = find_leased(address, &length);
+
+	if (!memory)
 		return -1;
-	memory += base;
+	BOUND(length, 2048);
 	if (way == TO_MEMORY ? bpf_xdp_load_bytes(ctx, packet, memory, length) :
 			       bpf_xdp_store_bytes(ctx, packet, memory, length))
 		return -1;

@@ -93,17 +93,13 @@ __noinline int write_in_order(struct xdp_md *ctx, struct lease_slot *slot, const
 	return status;
 }
 
-__noinline int count_answer(struct lease_slot *slot, const struct question *q)
+static __always_inline void count_answer(struct lease_slot *slot, const struct question *q)
 {
-	struct dp_counters *c;
-	__u32 op;
+	struct dp_counters *c = counters_of_this_cpu(q->plane);
+	__u32 op = q->op >> 4; /* 0x01, 0x10, 0x20, 0x30 are 0 to 3 of enum counted: the assertions below */
 
-	if (!slot || !q)
-		return 0;
-	c = counters_of_this_cpu(q->plane);
 	if (!c)
-		return 0;
-	op = q->op >> 4; /* 0x01, 0x10, 0x20, 0x30 are 0 to 3 of enum counted: the assertions below */
+		return;
 	c->requests[op & 7]++;
 	c->statuses[q->status & 15]++;
 	if (q->status)
@@ -117,11 +113,24 @@ __noinline int count_answer(struct lease_slot *slot, const struct question *q)
 		__sync_fetch_and_add(&slot->kernel_writes, 1);
 		__sync_fetch_and_add(&slot->kernel_bytes, q->length);
 	}
-	return 0;
 }
 
 _Static_assert(DP_OP_HELLO >> 4 == COUNTED_HELLO && DP_OP_READ >> 4 == COUNTED_READ, "count_answer");
 _Static_assert(DP_OP_WRITE >> 4 == COUNTED_WRITE && DP_OP_PING >> 4 == COUNTED_PING, "count_answer");
+
+/* A READ's data and the tag. */
+static __always_inline int write_body(struct xdp_md *ctx, struct lease_slot *slot, struct question *q)
+{
+	q->tagging.covered = q->answer;
+	if (q->op == DP_OP_READ && !q->status) {
+		if (slot->auth == DP_AUTH_SIPHASH_FULL &&
+		    !tag_siphash_read(ctx, slot, &q->tagging, slot->base + q->offset))
+			return put_tag(ctx, &q->tagging);
+		if (copy_question(ctx, slot, q, TO_PACKET))
+			return -1;
+	}
+	return write_tag(ctx, slot, q);
+}
 
 /* The tag held and the nonce is taken: answer, whatever the answer is. */
 static __always_inline int answer(struct xdp_md *ctx, struct lease_slot *slot, struct question *q)
@@ -135,9 +144,7 @@ static __always_inline int answer(struct xdp_md *ctx, struct lease_slot *slot, s
 		return dropped(q->plane, DROP_INTERNAL);
 	if (write_heads(ctx, slot, q))
 		return dropped(q->plane, DROP_INTERNAL);
-	if (q->op == DP_OP_READ && !q->status && copy_question(ctx, slot, q, TO_PACKET))
-		return dropped(q->plane, DROP_INTERNAL);
-	if (write_tag(ctx, slot, q))
+	if (write_body(ctx, slot, q))
 		return dropped(q->plane, DROP_INTERNAL);
 	if (q->place.v6 && answer_checksum(ctx, &q->place, q->answer))
 		return dropped(q->plane, DROP_INTERNAL);

@@ -10,11 +10,17 @@
 #include <linux/types.h>
 
 struct hash_state {
-	__u32 word[8];
+	union {
+		__u32 word[8];
+		__u64 pair[4];
+	};
 };
 
 struct hash_block {
-	__u32 word[16];
+	union {
+		__u32 word[16];
+		__u64 pair[8];
+	};
 };
 
 #endif

@@ -23,6 +23,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "hash words and slots 
 #define MAX_DATAGRAM_V6 1452
 #define MAX_PAYLOAD (MAX_DATAGRAM_V4 - HEADER)
 
+/* The header as it is read: in whole words. clang goes byte by byte through a packed struct that may lie anywhere. */
+typedef struct dp_header header_words __attribute__((aligned(8)));
+
 /* Tell the verifier of every kernel that 1 <= x <= limit, a power of two; what is in that range stays as it is. */
 #define BOUND(x, limit) asm volatile("%0 += -1; %0 &= %1; %0 += 1" : "+r"(x) : "i"((limit) - 1))
 

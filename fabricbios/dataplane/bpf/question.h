@@ -45,7 +45,7 @@ static __always_inline __u32 params_of(__u32 op)
 	return op == DP_OP_PING ? 0 : MAX_PAYLOAD + 1;
 }
 
-static __always_inline int header_is_sound(const struct dp_header *h, const struct question *q, __u32 magic)
+static __always_inline int header_is_sound(const header_words *h, const struct question *q, __u32 magic)
 {
 	__u32 limit = q->place.v6 ? MAX_DATAGRAM_V6 : MAX_DATAGRAM_V4;
 
@@ -58,7 +58,7 @@ static __always_inline int header_is_sound(const struct dp_header *h, const stru
 	return q->nonce && (h->request_id || !is_io(q->op));
 }
 
-static __always_inline void read_header(const struct dp_header *h, struct question *q)
+static __always_inline void read_header(const header_words *h, struct question *q)
 {
 	q->op = h->op;
 	q->payload_len = bpf_ntohl(h->payload_len);
@@ -66,7 +66,7 @@ static __always_inline void read_header(const struct dp_header *h, struct questi
 }
 
 /* Read offset and length of READ and WRITE; -1 for a HELLO for another lease. */
-static __always_inline int read_params(const struct dp_header *h, void *end, struct question *q)
+static __always_inline int read_params(const header_words *h, void *end, struct question *q)
 {
 	const __u64 *id = (const __u64 *)h->lease_id, *param = (const __u64 *)(h + 1);
 
@@ -91,7 +91,7 @@ __noinline int read_question(struct xdp_md *ctx, struct question *q)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct lease_slot *slot;
-	struct dp_header *h;
+	header_words *h;
 	__u64 at;
 	int found;
 
@@ -180,13 +180,10 @@ static __always_inline __u32 answer_size(const struct question *q)
 }
 
 /* State, length, rights and range: what the answer will say and how long it is, before the nonce is taken. */
-__noinline int judge_question(const struct lease_slot *slot, struct question *q)
+static __always_inline void judge_question(const struct lease_slot *slot, struct question *q)
 {
-	if (!slot || !q)
-		return -1;
 	q->status = judge(slot, q);
 	q->answer = answer_size(q);
-	return 0;
 }
 
 #endif

@@ -9,6 +9,7 @@
 #ifndef FABRICBIOS_TAG_H
 #define FABRICBIOS_TAG_H
 
+#include "copy.h"
 #include "hashes_gen.h"
 #include "protocol.h"
 #include "siphash.h"
@@ -23,47 +24,48 @@ struct tagging {
 	__u32 covered; /* payload bytes under the tag */
 };
 
-/* Fill the block with the header's 40 bytes and up to 24 of the payload. */
-static __noinline int tag_first_block(struct xdp_md *ctx, const struct tagging *t, struct hash_block *block)
+/*
+ * Fill `count` words with the `take` bytes that start at `from`, and zeros. Word by word: a hash that reads a word soon
+ * after it was written in other pieces, as memcpy writes them, waits until they have reached the cache.
+ */
+static __always_inline int fill_words(void *data, void *end, __u64 from, __u32 take, __u64 *to, __u32 count)
+{
+	FORGET(from);
+	if (from > 2047)
+		return -1;
+	__u64 *word = data + from;
+
+	if (take >= 8 * count && (void *)(word + count) <= end) {
+		for (__u32 i = 0; i < count; i++)
+			to[i] = word[i];
+		return 0;
+	}
+	for (__u32 i = 0; i < count; i++)
+		to[i] = 0;
+	for (__u32 i = 0; i < count; i++) {
+		if (8 * (i + 1) > take)
+			return take > 8 * i ? load_rest(data, end, from + take, take - 8 * i, &to[i]) : 0;
+		if ((void *)(word + i + 1) > end)
+			return -1;
+		to[i] = word[i];
+	}
+	return 0;
+}
+
+/* Fill block number i of the message: the header's 40 bytes and 24 of the payload, or the next 64 of the payload. */
+static __always_inline int tag_block(struct xdp_md *ctx, const struct tagging *t, struct hash_block *block, __u32 i)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u64 at = t->at & OFFSET_MASK, take = t->covered;
-	__u32 *header = data + at;
+	__u64 at = t->at & OFFSET_MASK, *header = data + at;
+	__u32 from = i * BLOCK - SIGNED_HEADER, take = t->covered;
 
 	if ((void *)header + HEADER > end)
 		return -1;
-	for (int i = 0; i < SIGNED_HEADER / 4; i++)
-		block->word[i] = header[i];
-	for (int i = SIGNED_HEADER / 4; i < BLOCK / 4; i++)
-		block->word[i] = 0;
-	if (!take)
-		return 0;
-	if (take > FIRST_TAKE)
-		take = FIRST_TAKE;
-	BOUND(take, 32);
-	return bpf_xdp_load_bytes(ctx, at + HEADER, &block->word[SIGNED_HEADER / 4], take);
-}
-
-/* Fill the block with up to 64 payload bytes that start at `from`; none are left where SHA-256 needs one more. */
-static __noinline int tag_next_block(struct xdp_md *ctx, const struct tagging *t, struct hash_block *block, __u32 from)
-{
-	__u64 at = t->at & OFFSET_MASK, take = 0;
-
-	for (int i = 0; i < BLOCK / 4; i++)
-		block->word[i] = 0;
-	if (from < t->covered)
-		take = t->covered - from;
-	if (!take)
-		return 0;
-	if (take > BLOCK)
-		take = BLOCK;
-	BOUND(take, BLOCK);
-	return bpf_xdp_load_bytes(ctx, at + HEADER + from, block, take);
-}
-
-static __always_inline int tag_block(struct xdp_md *ctx, const struct tagging *t, struct hash_block *block, __u32 i)
-{
-	return i ? tag_next_block(ctx, t, block, i * BLOCK - SIGNED_HEADER) : tag_first_block(ctx, t, block);
+	if (i)
+		return fill_words(data, end, at + HEADER + from, from < take ? take - from : 0, block->pair, BLOCK / 8);
+	for (int w = 0; w < SIGNED_HEADER / 8; w++)
+		block->pair[w] = header[w];
+	return fill_words(data, end, at + HEADER, take, &block->pair[SIGNED_HEADER / 8], FIRST_TAKE / 8);
 }
 
 static __always_inline void swap_words(__u32 *words, int count)
@@ -99,8 +101,7 @@ __noinline int tag_hmac(struct xdp_md *ctx, const struct lease_slot *slot, struc
 		return -1;
 	__u32 length = SIGNED_HEADER + t->covered, blocks = (length + 9 + BLOCK - 1) / BLOCK;
 
-	for (int i = 0; i < 8; i++)
-		state.word[i] = slot->ipad[i];
+	__builtin_memcpy(&state, slot->ipad, sizeof(state));
 	for (__u32 i = 0; i < MAX_BLOCKS; i++) {
 		__u32 mark = length - i * BLOCK;
 
@@ -127,8 +128,7 @@ __noinline int tag_blake2s(struct xdp_md *ctx, const struct lease_slot *slot, st
 		return -1;
 	__u32 length = SIGNED_HEADER + t->covered, blocks = (length + BLOCK - 1) / BLOCK;
 
-	for (int i = 0; i < 8; i++)
-		state.word[i] = slot->blake2s[i];
+	__builtin_memcpy(&state, slot->blake2s, sizeof(state));
 	for (__u32 i = 0; i < MAX_BLOCKS; i++) {
 		__u32 last = i + 1 == blocks, counted = last ? length : (i + 1) * BLOCK;
 
@@ -138,9 +138,17 @@ __noinline int tag_blake2s(struct xdp_md *ctx, const struct lease_slot *slot, st
 			return -1;
 		blake2s_block(&state, &block, BLOCK + counted, -last);
 	}
-	t->tag[0] = (__u64)state.word[1] << 32 | state.word[0];
-	t->tag[1] = (__u64)state.word[3] << 32 | state.word[2];
+	t->tag[0] = state.pair[0];
+	t->tag[1] = state.pair[1];
 	return 0;
+}
+
+/* Rolled up: a packet finds the instruction cache cold. */
+static __always_inline void sip_header(struct sip_state *s, const __u64 *word)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < SIGNED_HEADER / 8; i++)
+		sip_word(s, word[i]);
 }
 
 __noinline int tag_siphash(struct xdp_md *ctx, const struct lease_slot *slot, struct tagging *t)
@@ -155,19 +163,56 @@ __noinline int tag_siphash(struct xdp_md *ctx, const struct lease_slot *slot, st
 	if ((void *)word + HEADER > end || covered > MAX_PAYLOAD)
 		return -1;
 	sip_start(&s, slot->sip[0], slot->sip[1]);
-	for (int i = 0; i < SIGNED_HEADER / 8; i++)
-		sip_word(&s, word[i]);
+	sip_header(&s, word);
 	word += HEADER / 8;
-	for (__u32 done = 8; done <= MAX_PAYLOAD; done += 8) {
-		if (done > covered || (void *)(word + 1) > end)
-			break;
+	for (__u64 left = covered / 8; left && (void *)(word + 1) <= end; left--) {
 		sip_word(&s, *word);
 		word++;
+		FORGET(word); /* one pointer that moves on, not a base and an offset */
 	}
 	if (rest && load_rest(data, end, at + HEADER + covered, rest, &last))
 		return -1;
 	last |= (SIGNED_HEADER + covered) << 56;
 	sip_word(&s, last);
+	sip_finish(&s, &t->tag[0], &t->tag[1]);
+	return 0;
+}
+
+/*
+ * A READ's answer under SIPHASH_FULL, when all but its data is written: copy and hash the data in one walk, which costs
+ * little more than to hash it. Whole words within one slab alone; -1 without a change for what is not, or is not there.
+ */
+__noinline int tag_siphash_read(struct xdp_md *ctx, const struct lease_slot *slot, struct tagging *t, __u64 address)
+{
+	if (!slot || !t)
+		return -1;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 at = t->at & OFFSET_MASK, length = t->covered - READ_RESP_HEAD, here = length;
+	__u64 *word = data + at, *memory;
+	struct sip_state s;
+
+	if (length & 7 || length > MAX_PAYLOAD || (void *)word + HEADER + READ_RESP_HEAD > end)
+		return -1;
+	memory = find_leased(address, &here);
+	if (!memory || here != length)
+		return -1;
+	sip_start(&s, slot->sip[0], slot->sip[1]);
+	sip_header(&s, word);
+	word += HEADER / 8;
+	sip_word(&s, *word);
+	for (__u64 left = length / 8; left; left--) {
+		__u64 datum = *memory;
+
+		word++;
+		FORGET(word);
+		if ((void *)(word + 1) > end)
+			return -1;
+		*word = datum;
+		sip_word(&s, datum);
+		memory++;
+		FORGET(memory);
+	}
+	sip_word(&s, (__u64)(SIGNED_HEADER + t->covered) << 56);
 	sip_finish(&s, &t->tag[0], &t->tag[1]);
 	return 0;
 }

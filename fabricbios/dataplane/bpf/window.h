@@ -37,13 +37,17 @@ static __always_inline int window_peek(struct lease_slot *slot, __u64 nonce)
 	return window_judge(slot, nonce, *(volatile __u64 *)window_word(slot, nonce));
 }
 
+/*
+ * `highest` moves when the nonce's word does: one time in eight, which saves a locked operation the other seven. No
+ * verdict depends on the rest: what the exact number alone would call too old shares its word with that number.
+ */
 static __always_inline void window_raise(struct lease_slot *slot, __u64 nonce)
 {
 #pragma clang loop unroll(full)
 	for (int i = 0; i < WINDOW_TRIES; i++) {
 		__u64 highest = *(volatile __u64 *)&slot->highest;
 
-		if (nonce <= highest || __sync_val_compare_and_swap(&slot->highest, highest, nonce) == highest)
+		if (nonce >> 3 <= highest >> 3 || __sync_val_compare_and_swap(&slot->highest, highest, nonce) == highest)
 			return;
 	}
 }
