@@ -22,6 +22,7 @@ COMMANDS = {
     "renew": ("leases", "renew", "Make a lease last longer"),
     "free": ("leases", "free", "Give a lease back"),
     "revoke": ("leases", "revoke", "Take a lease away from its holder"),
+    "unfence": ("fence", "unfence", "Lease a fenced resource again, if its teardown works now"),
     "watch": ("leases", "watch", "Follow the events of your leases"),
     "read": ("data", "read", "Copy leased memory or blocks to standard output"),
     "write": ("data", "write", "Copy standard input to leased memory or blocks"),

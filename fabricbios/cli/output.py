@@ -22,7 +22,7 @@ _REMEDY = {
     Status.CAPACITY_EXCEEDED: "ask for less, or see what is free: fabricbios status",
     Status.LEASE_EXPIRED: "lease again; --hold keeps a lease alive",
     Status.RATE_LIMITED: "wait a moment",
-    Status.RESOURCE_FENCED: "the node's admin clears it once its teardown works",
+    Status.RESOURCE_FENCED: "once its teardown works, its admin clears that: fabricbios unfence",
 }
 
 

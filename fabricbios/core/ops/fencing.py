@@ -19,6 +19,8 @@ def clear(state: NodeState, ask: Ask, params: FenceClearParams, now: Instant) ->
     fenced = [lease for lease in state.leases if _is_fenced(lease, resource_id)]
     if not fenced and resource_id not in state.admission.offers:
         raise Refused.of(Status.RESOURCE_NOT_FOUND, "no such resource on this node")
+    if not fenced and state.admission.fenced(resource_id):
+        raise Refused.of(Status.RESOURCE_FENCED, "what it is made of is gone still")
     if not fenced:
         return b""
     if resource_id in state.clearing:

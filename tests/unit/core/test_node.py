@@ -7,7 +7,14 @@ from fabricbios.core.policy import Limits, Policy
 from fabricbios.errors import LocalMisuse
 from fabricbios.model import LeaseEventKind, LeaseState, Op, ResourceType, Status
 from fabricbios.testing import FakeDataPlane, FakeNode, peer_of
-from fabricbios.wire import LeaseAllocParams, LeaseFreeParams, LeaseQueryParams, LeaseRenewParams, LeaseRevokeParams
+from fabricbios.wire import (
+    FenceClearParams,
+    LeaseAllocParams,
+    LeaseFreeParams,
+    LeaseQueryParams,
+    LeaseRenewParams,
+    LeaseRevokeParams,
+)
 
 MEM = int(ResourceType.MEM)
 
@@ -68,6 +75,8 @@ def test_hardware_that_goes_takes_its_leases_with_it_and_is_offered_no_more() ->
     assert node.ask(1, Op.LEASE_ALLOC, LeaseAllocParams(60, 0, MEM, 4096), token=node.token(1)).status is (
         Status.RESOURCE_FENCED
     )
+    clear = node.ask(1, Op.FENCE_CLEAR, FenceClearParams(resource_id), token=node.token(1, 255))
+    assert clear.status is Status.RESOURCE_FENCED, "no lease to clear, and nothing to lease"
     node.node.regain(resource_id)
     assert node.node.summaries()[0].available == 1 << 30
     node.alloc(1)
