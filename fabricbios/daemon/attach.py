@@ -21,23 +21,25 @@ from fabricbios.wire import (
     NvmeofTrtype,
 )
 
+LOSS_TIMEOUT = nvme_host.LOSS_TIMEOUT
 _LEASE = NQN_PREFIX + "lease:"
 
 
-def attach(bindings: Sequence[Any], host: str) -> str:
+def attach(bindings: Sequence[Any], host: str, loss_timeout: int = LOSS_TIMEOUT) -> str:
     """Connect by the first of the node's ways that works and return the block device (/dev/nvme3n1).
 
     `host` is the node as we reached it, for a way without an address. Raises Unsupported where the lease is no
-    NVMe-oF lease or this machine has no such host, the last way's OSError where none works.
+    NVMe-oF lease or this machine has no such host, the last way's OSError where none works. `loss_timeout` is how many
+    seconds the kernel tries to reach a node that has gone silent before it fails all I/O and removes the device.
     """
     nvme_host.probe()
     ways = targets(bindings, host)
     for way in ways[:-1]:
         try:
-            return _connected(way)
+            return _connected(way, loss_timeout)
         except OSError:
             continue  # the next way may do; the last one's failure is told
-    return _connected(ways[-1])
+    return _connected(ways[-1], loss_timeout)
 
 
 def attached() -> dict[int, str]:
@@ -70,9 +72,9 @@ def targets(bindings: Sequence[Any], host: str) -> list[Target]:
     ]
 
 
-def _connected(way: Target) -> str:
+def _connected(way: Target, loss_timeout: int) -> str:
     """Connect and wait for the disk; a controller without one is not left behind."""
-    nvme_host.connect(way)
+    nvme_host.connect(way, loss_timeout)
     try:
         return nvme_host.wait_for_disk(way.nqn)
     except OSError:

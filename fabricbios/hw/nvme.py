@@ -18,6 +18,7 @@ from fabricbios.hw.sysfs import Sysfs
 from fabricbios.layout import Field, Layout
 
 NVME = "/sys/class/nvme"
+FABRICS = ("tcp", "rdma", "fc", "loop")  # transports to other machines, as sysfs names them
 NVME_IOCTL_ADMIN_CMD = 0xC048_4E41  # _IOWR('N', 0x41, struct nvme_passthru_cmd)
 GET_LOG_PAGE, IDENTIFY = 0x02, 0x06
 CNS_CONTROLLER = 1

@@ -23,6 +23,13 @@ _HEAD = re.compile(r"nvme\d+n\d+")  # not nvme0c0n1, the hidden path below a mul
 _ANSWER = re.compile(r"instance=(\d+),cntlid=(\d+)")
 _HOST_ID_SPACE = uuid.UUID("7d0cf24f-6f4e-5d1f-9f0e-3b6d3f0a2a51")  # names of host NQNs, for uuid5
 _POLL = 0.05
+KEEP_ALIVE = 5  # seconds between two signs of life; a controller that gives none for as long again is unreachable
+LOSS_TIMEOUT = 30
+"""Seconds that the kernel goes on trying to reach an unreachable controller, its I/O waiting; then it gives up.
+
+fast_io_fail_tmo stays unset: it would fail I/O while the disk may still come back, and what a filesystem does about
+one failed write is no better than what it does about all of them.
+"""
 
 
 class Target(NamedTuple):
@@ -42,6 +49,7 @@ class Target(NamedTuple):
         if self.transport != "loop":
             options |= {"traddr": self.address, "trsvcid": str(self.service)}
             options |= {"ctrl_loss_tmo": str(loss_timeout), "reconnect_delay": "2"}
+            options["keep_alive_tmo"] = str(KEEP_ALIVE)
         if self.dhchap_key:
             options["dhchap_secret"] = self.dhchap_key
         for key, value in options.items():
@@ -59,10 +67,11 @@ def probe() -> None:
         raise Unsupported("nvme-fabrics", f"{FABRICS}: {error.strerror}", remedy) from error
 
 
-def connect(target: Target, loss_timeout: int = 30) -> str:
+def connect(target: Target, loss_timeout: int = LOSS_TIMEOUT) -> str:
     """Connect and return the controller's name (nvme3).
 
-    The kernel gives up `loss_timeout` seconds after a connection broke; then I/O fails. OSError without the options,
+    The kernel gives up `loss_timeout` seconds after it found the connection broken, which takes at most two KEEP_ALIVE;
+    then I/O fails and the controller goes. OSError without the options,
     because the key stands in them: ECONNREFUSED, EACCES (not the host that may), EKEYREJECTED (wrong key), ...
     """
     line = target.options(loss_timeout).encode()

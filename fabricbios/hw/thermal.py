@@ -94,12 +94,17 @@ def detect(fs: Sysfs) -> Thermals:
 
 
 def read(fs: Sysfs, smart: SmartTemperature | None = None) -> Reading:
-    """Sample the values of GET_THERMAL now. `smart` asks a controller that has no hwmon; the hottest one counts."""
+    """Sample the values of GET_THERMAL now. `smart` asks a controller that has no hwmon; the hottest one counts.
+
+    A disk over fabrics is in another machine, and so is its temperature.
+    """
     found = detect(fs)
     soc = soc_temperatures(found)
-    disks = [s.temp_milli_c for s in found.sensors if s.chip == "nvme" and s.label in ("Composite", "")]
+    controllers = {c.kernel_name: c.transport in nvme.FABRICS for c in nvme.detect(fs)}
+    here = [s for s in found.sensors if s.chip == "nvme" and not controllers.get(s.device)]
+    disks = [s.temp_milli_c for s in here if s.label in ("Composite", "")]
     if not disks and smart:
-        disks = [_ask(smart, controller.kernel_name) for controller in nvme.detect(fs)]
+        disks = [_ask(smart, name) for name, elsewhere in controllers.items() if not elsewhere]
     soc_temp, disk_temp = _hottest(soc), _hottest(disks)
     return Reading(soc_temp, _status(soc, soc_temp), found.throttled, disk_temp, _status(disks, disk_temp))
 

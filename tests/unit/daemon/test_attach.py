@@ -45,14 +45,14 @@ def test_ways_that_do_not_fit_together_are_the_nodes_fault() -> None:
 def test_the_next_way_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def connect(target: Target) -> None:
-        tried.append(target.transport)
+    def connect(target: Target, loss_timeout: int) -> None:
+        tried.append((target.transport, loss_timeout))
         if target.transport == "rdma":
             raise OSError(111, "refused")
 
     monkeypatch.setattr(nvme_host, "connect", connect)
-    assert kernel.attach((*WHO, *way("a", 1, 1), *way("b", 2, 0)), "h") == "/dev/nvme9n1"
-    assert tried == ["rdma", "tcp"]
+    assert kernel.attach((*WHO, *way("a", 1, 1), *way("b", 2, 0)), "h", 9) == "/dev/nvme9n1"
+    assert tried == [("rdma", 9), ("tcp", 9)]
     with pytest.raises(OSError, match="refused"):
         kernel.attach((*WHO, *way("a", 1, 1)), "h")
 

@@ -40,7 +40,7 @@ def test_the_options_say_it_all() -> None:
     assert options["traddr"] == "192.0.2.1"
     assert options["trsvcid"] == "4420"
     assert options["dhchap_secret"] == "DHHC-1:01:AA+/=:"
-    assert options["ctrl_loss_tmo"] == "7"
+    assert (options["ctrl_loss_tmo"], options["keep_alive_tmo"]) == ("7", "5"), "how soon a silent node is given up"
 
 
 def test_each_host_nqn_has_a_host_id_of_its_own() -> None:

@@ -60,6 +60,23 @@ def test_the_hottest_nvme_by_hwmon_composite_only(tree):
     assert (found.nvme_temp_milli_c, found.nvme_status) == (45_850, SensorStatus.OK)
 
 
+@pytest.mark.parametrize("transport", ["tcp", "rdma", "fc", "loop"])
+def test_a_disk_over_fabrics_is_in_another_machine_and_so_is_its_heat(tree, transport):
+    tree.put("/sys/class/nvme/nvme0/transport", "pcie")
+    tree.put("/sys/class/nvme/nvme1/transport", transport)
+    for number, value in ((0, 41_850), (1, 99_850)):
+        hwmon(tree, number, "nvme", temp1_input=value, temp1_label="Composite")
+        tree.link(f"/sys/class/hwmon/hwmon{number}/device", f"/sys/class/nvme/nvme{number}")
+    assert thermal.read(tree.fs).nvme_temp_milli_c == 41_850
+
+
+@pytest.mark.parametrize("transport", ["pcie", "tcp"])
+def test_nor_is_it_asked_by_smart(tree, transport):
+    tree.put("/sys/class/nvme/nvme0/transport", transport)
+    found = thermal.read(tree.fs, {"nvme0": 33_850}.get)
+    assert found.nvme_temp_milli_c == (33_850 if transport == "pcie" else None)
+
+
 def test_without_hwmon_the_controllers_are_asked(tree):
     tree.directory("/sys/class/nvme/nvme0")
     tree.directory("/sys/class/nvme/nvme1")
