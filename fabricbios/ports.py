@@ -55,7 +55,6 @@ class LeaseSpec(NamedTuple):
 
     `size` counts in the unit of the kind's capacity (D4). `expires_ns` is CLOCK_BOOTTIME.
     `wishes` are the intent values of LEASE_ALLOC; `reached` the address the asker reached, for ENDPOINT.
-    `slot_hint` is the journal's memory of where the lease was bound before a restart, -1 if nowhere.
     """
 
     lease_id: int

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from fabricbios.transport import quic
+from fabricbios.transport.keylog import VARIABLE
 
 LOUD_ENOUGH = "listening on"  # what tcpdump says once it captures
 
@@ -34,14 +34,12 @@ def captured(path: Path, ports: list[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def secrets_logged(path: Path) -> Iterator[None]:
-    """Let QUIC connections made here write their secrets, as SSLKEYLOGFILE has them."""
-    plain = quic.QuicConfiguration
-    with path.open("a") as log:
-        quic.QuicConfiguration = functools.partial(plain, secrets_log_file=log)  # type: ignore[misc,assignment]
-        try:
-            yield
-        finally:
-            quic.QuicConfiguration = plain  # type: ignore[misc]
+    """Let QUIC connections that are dialled here write their secrets."""
+    os.environ[VARIABLE] = str(path)
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
 
 
 def without_first(capture: Path, count: int, path: Path) -> Path:

@@ -24,6 +24,7 @@ from aioquic.tls import Epoch
 from fabricbios.model import ALPN
 from fabricbios.transport.certificate import PeerKey
 from fabricbios.transport.identity import Identity
+from fabricbios.transport.keylog import key_log
 from fabricbios.transport.limits import Limits
 from fabricbios.transport.tls import PeerProof, ask_for_certificate, check_server
 
@@ -186,7 +187,10 @@ class ServerConnection(Connection):
 
 
 class ClientConnection(Connection):
-    """The asker's side: shows its key if it has one, and takes only a server that `accept` takes."""
+    """The asker's side: shows its key if it has one, and takes only a server that `accept` takes.
+
+    ConfigError when SSLKEYLOGFILE names a file that cannot be written.
+    """
 
     def __init__(
         self,
@@ -205,6 +209,7 @@ class ClientConnection(Connection):
             max_stream_data=limits.window,
             max_datagram_size=DATAGRAM_SIZE,
             verify_mode=ssl.CERT_NONE,  # there is no public CA here; check_server is the check
+            secrets_log_file=key_log(),
         )
         self._clock, self._accept = clock, accept
         super().__init__(configuration, limits)

@@ -1,8 +1,15 @@
 """What the layers hand each other."""
 
+import re
+
 from fabricbios.core.effects import Rekey
 from fabricbios.model import Binding, DpAuth, ResourceType
 from fabricbios.ports import LeaseSpec
+
+
+def test_what_the_lease_is_said_to_have_it_has():
+    named = set(re.findall("`([a-z_]+)`", LeaseSpec.__doc__))
+    assert {"size", "expires_ns", "wishes", "reached"} <= named <= set(LeaseSpec._fields)
 
 
 def test_a_lease_says_who_it_is_but_never_its_key():
