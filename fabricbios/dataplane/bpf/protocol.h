@@ -33,6 +33,12 @@ typedef struct dp_header header_words __attribute__((aligned(8)));
 #define FORGET(x) asm volatile("" : "+r"(x))
 
 /*
+ * Keep a loop's counter and pointer as they are written: LLVM would add to a base in each round, and count down to
+ * zero, which tells the verifiers before 6.8 nothing about an end.
+ */
+#define PLAIN_STEP(counter, pointer) asm volatile("" : "+r"(counter), "+r"(pointer))
+
+/*
  * Read the `rest` (1..7) bytes that end at offset `stop` of the packet, as the low bytes of a word: out of the eight
  * that end there, so there must be so many before it. -1 where the packet is shorter.
  */

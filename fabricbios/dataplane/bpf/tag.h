@@ -165,10 +165,10 @@ __noinline int tag_siphash(struct xdp_md *ctx, const struct lease_slot *slot, st
 	sip_start(&s, slot->sip[0], slot->sip[1]);
 	sip_header(&s, word);
 	word += HEADER / 8;
-	for (__u64 left = covered / 8; left && (void *)(word + 1) <= end; left--) {
+	for (__u64 done = 8; done <= covered && (void *)(word + 1) <= end; done += 8) {
 		sip_word(&s, *word);
 		word++;
-		FORGET(word); /* one pointer that moves on, not a base and an offset */
+		PLAIN_STEP(done, word);
 	}
 	if (rest && load_rest(data, end, at + HEADER + covered, rest, &last))
 		return -1;
@@ -200,16 +200,16 @@ __noinline int tag_siphash_read(struct xdp_md *ctx, const struct lease_slot *slo
 	sip_header(&s, word);
 	word += HEADER / 8;
 	sip_word(&s, *word);
-	for (__u64 left = length / 8; left; left--) {
+	for (__u64 done = 8; done <= length; done += 8) {
 		__u64 datum = *memory;
 
 		word++;
-		FORGET(word);
 		if ((void *)(word + 1) > end)
 			return -1;
 		*word = datum;
 		sip_word(&s, datum);
 		memory++;
+		PLAIN_STEP(done, word);
 		FORGET(memory);
 	}
 	sip_word(&s, (__u64)(SIGNED_HEADER + t->covered) << 56);
