@@ -1,8 +1,8 @@
 """Memory leases: an extent of the slabs, opened by a slot (ports.DataPlane; D8, D9, D10).
 
-Binding is two steps. `memory.extent` finds the bytes, which are zero; `memory.slot` opens them to every
-path at once. Undone backwards: the slot is ended and everybody who had passed its check is waited for,
-then the bytes are zeroed, and only then may they be granted again.
+Binding is one step, as no other party has a say between its halves: bytes are found, which are zero, and a slot opens
+them to every path at once. It is undone backwards: the slot is ended and everybody who had passed its check is waited
+for, then the bytes are zeroed, and only then may they be granted again. Each half is undone if it was done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from fabricbios.model import Binding, DpStatus, Perm, Transport
 from fabricbios.ports import LeaseSpec
 from fabricbios.wire import DpAuthTlv, DpKey, Limits
 
-EXTENT, SLOT_STEP = "memory.extent", "memory.slot"
+SLOT_STEP = "memory.slot"
+EXTENT = "memory.extent"  # once the first half's own step: an earlier release's journal may have leases with such plans
 _TRANSPORTS = {Binding.UDP: Transport.FBMU_UDP, Binding.QUIC: Transport.FBMU_QUIC}
 
 
@@ -68,14 +69,12 @@ class MemoryPlane:
             return self._extents.available
 
     def steps(self, lease: LeaseSpec) -> tuple[str, ...]:
-        return EXTENT, SLOT_STEP
+        return (SLOT_STEP,)
 
     def do(self, step: str, lease: LeaseSpec) -> Sequence[Any]:
         """OSError(ENOSPC) when there are no bytes in one piece, or no slot."""
-        if step == EXTENT:
-            with self._lock:
-                self._extents.allocate(lease.lease_id, lease.size)
-            return ()
+        with self._lock:
+            self._extents.allocate(lease.lease_id, lease.size)
         found = self._slots.places(lease)
         self._slots.open(lease, self._held(lease), lease.dp_key, _limits(found))
         return self._tlvs(lease, found)
@@ -84,8 +83,7 @@ class MemoryPlane:
         """OSError(ETIMEDOUT) when a path cannot be waited for: then the bytes stay as they are, held."""
         if step == SLOT_STEP:
             self._slots.end(lease.lease_id)
-        else:
-            self._wipe(lease.lease_id)
+        self._wipe(lease.lease_id)
 
     def _wipe(self, lease_id: int) -> None:
         slot, held = self._slots.must_be_closed(lease_id), self._extents.of(lease_id)

@@ -80,15 +80,25 @@ def test_over_quic_no_key_is_told(node: Node) -> None:
 
 
 def test_a_binding_that_nobody_serves_is_no_address(node: Node) -> None:
-    node.plane.do(EXTENT, SPEC)
     with pytest.raises(OSError, match="nothing serves") as refused:
         node.plane.do(SLOT_STEP, SPEC._replace(reached=""))
     assert refused.value.errno == errno.EADDRNOTAVAIL
+    node.end()  # a do that failed may have half happened
+    assert node.plane.available == 1 << 20
+
+
+def test_a_plan_of_an_earlier_release_is_undone(node: Node) -> None:
+    node.bind()
+    node.plane.write(9, 0, b"secret")
+    for step in (SLOT_STEP, EXTENT):
+        node.plane.undo(step, SPEC)
+    assert node.plane.available == 1 << 20
+    assert not any(node.memory.view[:16384])
 
 
 def test_more_than_there_is_is_no_space(node: Node) -> None:
     with pytest.raises(OSError, match="in one piece") as full:
-        node.plane.do(EXTENT, SPEC._replace(size=(1 << 20) + 1))
+        node.plane.do(SLOT_STEP, SPEC._replace(size=(1 << 20) + 1))
     assert full.value.errno == errno.ENOSPC
 
 

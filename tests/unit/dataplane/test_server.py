@@ -16,7 +16,7 @@ from fbmu_rig import KEY, LEASE_ID, question, read, write
 
 from fabricbios.dataplane.counters import COUNTERS
 from fabricbios.dataplane.endpoints import Listener
-from fabricbios.dataplane.memory import EXTENT, SLOT_STEP, MemoryPlane
+from fabricbios.dataplane.memory import SLOT_STEP, MemoryPlane
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Memory, Slab
@@ -57,7 +57,6 @@ class Served:
         self.server.start()
 
     def bind(self) -> None:
-        self.plane.do(EXTENT, self.lease)
         self.plane.do(SLOT_STEP, self.lease)
 
     def client(self, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
@@ -173,8 +172,7 @@ def test_a_lease_that_ended_while_the_server_was_stopped_is_refused(served: Serv
         os.kill(served.server.pid or 0, signal.SIGSTOP)
         client.send(write(0, b"late", 2))
         client.send(read(0, 4, 3))
-        for step in (SLOT_STEP, EXTENT):
-            served.plane.undo(step, served.lease)
+        served.plane.undo(SLOT_STEP, served.lease)
         os.kill(served.server.pid or 0, signal.SIGCONT)
         assert [client.recv(2048)[56] for _ in range(2)] == [DpStatus.EXPIRED] * 2
     assert not any(served.memory.view)
@@ -202,8 +200,7 @@ def test_an_answer_in_the_making_is_waited_for(served: Served) -> None:
         for nonce in range(1, 400):
             client.send(write(0, b"\xff" * 1404, nonce))
             if nonce == 300:
-                for step in (SLOT_STEP, EXTENT):
-                    served.plane.undo(step, served.lease)
+                served.plane.undo(SLOT_STEP, served.lease)
                 assert not any(served.memory.view)
     time.sleep(0.2)
     assert not any(served.memory.view)
