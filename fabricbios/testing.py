@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo
-from fabricbios.core.node import Destination, Node, Offer, Push, Reset, Setup
+from fabricbios.core.node import Close, Destination, Node, Offer, Push, Reset, Setup
 from fabricbios.core.policy import Policy
 from fabricbios.errors import FabricError, Refused
 from fabricbios.model import NS, Binding, Instant, Op, Resource, ResourceType, Status, Transport, resource_id_of
@@ -215,6 +215,9 @@ class FakeTrust:
     def is_approved(self, node_id: int, public_key: bytes) -> bool:
         return self.approved.get(node_id) == public_key
 
+    def stands(self, node_id: int, certificate: bytes) -> bool:
+        return node_id in self.ids
+
     def spend_approval(self, node_id: int) -> None:
         self.approved.pop(node_id, None)
 
@@ -293,6 +296,7 @@ class FakeNode:
         self.offers = [memory_offer(self.plane)]
         self.events: list[tuple[int, LeaseEvent]] = []
         self.resets: list[Reset] = []
+        self.closed: list[int] = []
         self._answers: dict[tuple[int, int], FakeAnswer] = {}
         self._stream = 0
         self.start()
@@ -356,6 +360,9 @@ class FakeNode:
     def _deliver(self, data: bytes, to: Destination) -> None:
         if isinstance(to, Reset):
             self.resets.append(to)
+            return
+        if isinstance(to, Close):
+            self.closed.append(to.connection)
             return
         payload = Frame.unpack(data, "quic").payload
         if isinstance(to, Push):

@@ -16,7 +16,7 @@ import click
 from fabricbios.cli.enrolment import approve, enroll, pending
 from fabricbios.cli.identity import identity_directory
 from fabricbios.cli.output import document, group_options, node_options, print_json, print_table
-from fabricbios.cli.trust_change import print_change, save_key, trust_dir_option
+from fabricbios.cli.trust_change import RELOAD, print_change, save_key, trust_dir_option
 from fabricbios.client import known_nodes
 from fabricbios.daemon.settings import BY_KEY, parse_endpoint
 from fabricbios.errors import ConfigError
@@ -27,6 +27,7 @@ from fabricbios.transport.files import replace
 from fabricbios.transport.identity import CERTIFICATE_FILE, Identity
 from fabricbios.wire.enrolment import issue as issue_certificate
 
+FORGET = f"{RELOAD} Its connections are closed and its leases revoked then."
 CONTROLLER = "controller"  # directory of the controller's key, beside the client's
 _DAY = 86_400
 _ID = re.compile(r"(?:0x)?([0-9a-fA-F]{1,32})")
@@ -94,7 +95,7 @@ def forget(ctx: click.Context, who: str, trust_dir: Path, state_dir: Path, as_js
     node_id = _one_id(who, _trusted(trust_dir, state_dir))
     places = [(trust_dir, kind) for kind in (trustdir.PEERS, trustdir.CONTROLLERS, trustdir.APPROVED)]
     gone = [path for place in [*places, (learned, trustdir.PEERS)] for path in trustdir.forget(*place, node_id)]
-    print_change("forget", as_json, node_id=hex128(node_id), paths=[str(path) for path in gone])
+    print_change("forget", as_json, FORGET, node_id=hex128(node_id), paths=[str(path) for path in gone])
 
 
 @trust.command("init-ca")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -86,6 +86,13 @@ class HeardNodes:
         for node_id in over:
             self._forget(node_id)
         return len(over)
+
+    def recheck(self, keeps: Callable[[Heard], bool]) -> int:
+        """Drop the entries that `keeps` has nothing for any more; return how many that were."""
+        gone = [i for i, heard in self._nodes.items() if not keeps(heard)]
+        for node_id in gone:
+            self._forget(node_id)
+        return len(gone)
 
     def live(self, now: Instant) -> Iterator[Heard]:
         return (heard for heard in self._nodes.values() if heard.until_ns > now.boot_ns)

@@ -22,15 +22,16 @@ from fabricbios.core.effects import Effect, Record
 from fabricbios.core.happened import Cause
 from fabricbios.core.lease import Lease
 from fabricbios.core.leases import Rng
-from fabricbios.core.outbox import Destination, Push, Reset
+from fabricbios.core.outbox import Close, Destination, Push, Reset
 from fabricbios.core.policy import Policy
 from fabricbios.core.state import NodeState, Setup, Trust
+from fabricbios.core.withdrawal import end_distrusted
 from fabricbios.errors import LocalMisuse
 from fabricbios.model import Instant, LeaseState, ResourceType, Status
 from fabricbios.ports import StreamPeer
 from fabricbios.wire import ResourceSummary
 
-__all__ = ["Destination", "Node", "Offer", "Push", "Reset", "Setup", "Trust"]
+__all__ = ["Close", "Destination", "Node", "Offer", "Push", "Reset", "Setup", "Trust"]
 
 _OVER = (LeaseState.FREE, LeaseState.FENCED)
 
@@ -185,6 +186,12 @@ class Node:
             self._state.leases.settle(lease)
         self._stopped = True
         return records
+
+    # -- trust
+
+    def trust_changed(self, now: Instant) -> None:
+        """The trust store says something else than before: end what rests on trust that was withdrawn."""
+        end_distrusted(self._state, now)
 
     # -- what the daemon shows and sets
 

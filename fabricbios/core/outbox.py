@@ -27,7 +27,13 @@ class Reset(NamedTuple):
     code: int
 
 
-Destination = StreamPeer | Push | Reset
+class Close(NamedTuple):
+    """Close this connection; nothing is sent."""
+
+    connection: int
+
+
+Destination = StreamPeer | Push | Reset | Close
 
 
 class Outbox:
@@ -38,7 +44,7 @@ class Outbox:
         self._nonce = 0
         self._waiting: list[tuple[bytes, Destination]] = []
         self._connections: dict[int, dict[int, None]] = {}  # node_id -> connections, in order of opening
-        self._owner: dict[int, int] = {}
+        self._peers: dict[int, StreamPeer] = {}  # by connection
         self._counts: dict[tuple[int, Status], int] = {}
         self._resets = 0
 
@@ -53,17 +59,25 @@ class Outbox:
         return waiting
 
     def opened(self, peer: StreamPeer) -> None:
-        self._owner[peer.connection] = peer.node_id
+        self._peers[peer.connection] = peer
         self._connections.setdefault(peer.node_id, {})[peer.connection] = None
 
     def closed(self, connection: int) -> None:
-        node_id = self._owner.pop(connection, None)
-        if node_id is None:
+        peer = self._peers.pop(connection, None)
+        if peer is None:
             return
-        theirs = self._connections[node_id]
+        theirs = self._connections[peer.node_id]
         theirs.pop(connection, None)
         if not theirs:
-            del self._connections[node_id]
+            del self._connections[peer.node_id]
+
+    def peers(self) -> list[StreamPeer]:
+        """Return who is connected, once a connection."""
+        return list(self._peers.values())
+
+    def close(self, connection: int) -> None:
+        """Have a connection closed, after what waits for it has been handed over."""
+        self._waiting.append((b"", Close(connection)))
 
     def answer(self, ask: Any, result: bytes, now: Instant) -> None:
         """Send OK to an `Ask`."""

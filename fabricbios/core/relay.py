@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fabricbios.core.answers import Answers, Datagram
 from fabricbios.core.filters import matches
 from fabricbios.core.gate import Gate, Incoming
-from fabricbios.core.heard import HeardNodes, Put
+from fabricbios.core.heard import Heard, HeardNodes, Put
 from fabricbios.core.trust import TrustStore
 from fabricbios.errors import WireError
 from fabricbios.model import NS, Instant, id_of_key
@@ -69,6 +69,15 @@ class Relay:
         if now.boot_ns >= self._sweep_ns:
             self._sweep_ns = now.boot_ns + _SWEEP_NS
             self._gate.counts["announce", "expired"] += self._nodes.expire(now)
+
+    def trust_changed(self, now: Instant) -> None:
+        """The trust store says something else than before: who is not vouched for any more has to introduce itself."""
+        self._gate.counts["announce", "distrusted"] += self._nodes.recheck(lambda heard: self._keeps(heard, now))
+
+    def _keeps(self, heard: Heard, now: Instant) -> bool:
+        a = heard.announce
+        who = a.node_id, a.public_key, _certificate(a)
+        return self._trust.vouched(*who, now) if heard.vouched else self._trust.lists(*who, now)
 
     def next_deadline(self) -> int | None:
         """Return CLOCK_BOOTTIME in ns, or None. While there are nodes they are looked through once a second."""

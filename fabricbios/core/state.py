@@ -17,6 +17,7 @@ from fabricbios.core.leases import Leases, Rng
 from fabricbios.core.outbox import Outbox
 from fabricbios.core.policy import MAX_TOKEN_TTL_SECS, Limits, Policy
 from fabricbios.core.token import Tokens
+from fabricbios.core.vouchers import Vouchers
 from fabricbios.model import ALL_PERMS, Instant, ResourceType
 from fabricbios.ports import StreamPeer
 
@@ -37,6 +38,9 @@ class Trust(Protocol):
 
     def is_approved(self, node_id: int, public_key: bytes) -> bool:
         """Whether the admin's files approve this key to be enrolled."""
+
+    def stands(self, node_id: int, certificate: bytes) -> bool:
+        """Whether trust in an id that had it is still there; `certificate` is what it last showed, b"" if unknown."""
 
     def spend_approval(self, node_id: int) -> None:
         """The approval was used: it is gone from the admin's files before the answer leaves."""
@@ -90,6 +94,7 @@ class NodeState:
         self.admission = Admission(offers)
         self.leases = Leases(self.admission)
         self.fence = SchedulerFence()
+        self.vouchers = Vouchers(lambda holder: bool(self.leases.of(holder)))
         self.tokens = Tokens(setup.node_id, setup.token_key, self.fence)
         self.outbox = Outbox(setup.node_id)
         self.audit = Audit()

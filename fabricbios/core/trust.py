@@ -47,6 +47,7 @@ class TrustStore:
     def __init__(self, mode: TrustMode, keys: TrustedKeys) -> None:
         self.mode = mode
         self._keys = keys
+        self._lost_controller = False  # by the last reload
         self._claimed: dict[int, bytes] = {}
         self._unwritten: dict[int, bytes] = {}
         self._spent: set[int] = set()  # approvals used since the files were read
@@ -55,6 +56,7 @@ class TrustStore:
 
     def reload(self, keys: TrustedKeys) -> None:
         """Take over what the directories hold now. A pin that is gone is no longer trusted."""
+        self._lost_controller = bool(self._keys.controllers.keys() - keys.controllers.keys())
         self._keys = keys
         self._claimed = dict(self._unwritten)
         self._spent.clear()
@@ -101,6 +103,21 @@ class TrustStore:
             return pinned == public_key
         return self.mode is not TrustMode.PINNED and self._certified(node_id, public_key, certificate, now)
 
+    def stands(self, node_id: int, certificate: bytes) -> bool:
+        """Whether the admin still trusts an id that had trust, by what it showed last.
+
+        Dates do not count: a certificate that ran out is no withdrawal, lets nothing new be asked, and leases end by
+        themselves. While a file cannot be read nobody can tell whom it trusts, and what is ended does not come back.
+        An id of which nothing is known, because it came before this daemon's time, stands with all controllers.
+        """
+        if self._keys.broken or self.knows(node_id) is not None:
+            return True
+        if self.mode is TrustMode.PINNED:
+            return False
+        if not certificate:
+            return bool(self._keys.controllers) and not self._lost_controller
+        return self._vouched_for(node_id, certificate) is not None
+
     def lists(self, node_id: int, public_key: bytes, certificate: bytes, now: Instant) -> bool:
         """Whether a relay hears this node: in tofu mode whoever proves its own key, else who is vouched for."""
         return self.mode is TrustMode.TOFU or self.vouched(node_id, public_key, certificate, now)
@@ -137,18 +154,19 @@ class TrustStore:
         self._claimed.pop(effect.node_id, None)
 
     def _certified(self, node_id: int, public_key: bytes, certificate: bytes, now: Instant) -> bool:
+        claim = self._vouched_for(node_id, certificate)
+        return claim is not None and claim.public_key == public_key and claim.in_its_dates(now.unix)
+
+    def _vouched_for(self, node_id: int, certificate: bytes) -> Certificate | None:
+        """Return what a controller of ours says of an id, whenever that is to hold; None where none of them does."""
         try:
             claim = Certificate.unpack(certificate)
         except WireError:
-            return False
+            return None
         issuer = self.controller(claim.issuer)
-        fits = claim.subject == node_id and claim.public_key == public_key
-        return (
-            fits
-            and claim.in_its_dates(now.unix)
-            and issuer is not None
-            and self._signature_holds(certificate, claim, issuer)
-        )
+        if claim.subject != node_id or issuer is None:
+            return None
+        return claim if self._signature_holds(certificate, claim, issuer) else None
 
     def _signature_holds(self, raw: bytes, certificate: Certificate, issuer: bytes) -> bool:
         """Each request of a connection shows the same certificate: check its signature once."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from fabricbios.core.audit import AuditEvent
 from fabricbios.core.effects import Effect, Record
-from fabricbios.core.node import Node, Push, Reset
+from fabricbios.core.node import Close, Node, Push, Reset
 from fabricbios.core.trust import TrustStore
 from fabricbios.daemon.clock import now
 from fabricbios.daemon.effects import Effects, Result
@@ -156,6 +156,8 @@ class NodeLoop:
                 self._server.push(to.connection, data)
             elif isinstance(to, Reset):
                 self._server.reset(StreamPeer(to.connection, to.stream, 0, b"", b"", ("", 0), ("", 0)), to.code)
+            elif isinstance(to, Close):
+                self._server.disconnect(to.connection)
             elif self._pins.was_refused(to.node_id):
                 self._server.disconnect(to.connection)  # its claim could not be kept: no answer may say so
             else:

@@ -120,6 +120,7 @@ class NodeService:
         self.planes.open(controls)
         self.node = Node(self._setup(), self.planes.offers, self.trust, SystemRandom())
         self.node.restore(entries, now())
+        self.node.trust_changed(now())  # while nobody served
         self.effects = Effects(self.journal, self.planes.by_key, self.planes.slow_steps)
         self._threads_busy = lambda: self.effects.stuck
         self.announcing = Announcing(
@@ -239,6 +240,7 @@ class NodeService:
         else:
             self.trust.reload(self._trusted_keys())
             self.node.set_policy(config.policy)
+            self.loop.pump(lambda: self.node.trust_changed(now()))
             logger.info("reloaded trust and policy; other settings need a restart")
         ready.notify("READY=1")
 

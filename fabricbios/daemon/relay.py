@@ -16,6 +16,7 @@ import click
 from fabricbios.core.relay import MAX_NODES, Relay
 from fabricbios.core.trust import TrustMode, TrustStore
 from fabricbios.daemon import log, ready
+from fabricbios.daemon.clock import now
 from fabricbios.daemon.discovery import DiscoveryService
 from fabricbios.daemon.settings import BY_KEY
 from fabricbios.daemon.statedir import StateDir
@@ -49,7 +50,7 @@ async def run_relay(
         store = TrustStore(TrustMode(trust), read_trust(trust_dir))
         core = Relay(identity.node_id, store, max_nodes=max_nodes, rng=os.urandom)
         service = DiscoveryService(core, bind=bind, port=discovery_port, ifaces=discovery_iface)
-        stopped = _listen_to_signals(lambda: store.reload(read_trust(trust_dir)))
+        stopped = _listen_to_signals(lambda: _reload(store, core, trust_dir))
         await service.start()
         try:
             say(ready.line(identity.node_id, store.claimed, {"discovery": service.address}, {}))
@@ -59,6 +60,11 @@ async def run_relay(
             await service.stop()
     finally:
         state.release()
+
+
+def _reload(store: TrustStore, core: Relay, trust_dir: Path) -> None:
+    store.reload(read_trust(trust_dir))
+    core.trust_changed(now())
 
 
 def read_trust(trust_dir: Path, learned: Path | None = None) -> TrustedKeys:

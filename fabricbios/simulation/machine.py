@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fabricbios.core.announcer import NodeFacts, StoreSequence
 from fabricbios.core.discovery import Discovery
 from fabricbios.core.effects import Effect, Record, Undo
-from fabricbios.core.node import Node, Offer, Push, Reset
+from fabricbios.core.node import Close, Node, Offer, Push, Reset
 from fabricbios.core.trust import TrustMode, TrustStore
 from fabricbios.model import (
     ALL_PERMS,
@@ -203,6 +203,8 @@ class Machine:
             self.schedule.note_bytes("stream.sent", data)
             if isinstance(to, Push):
                 self.network.push(to.connection, data)
+            elif isinstance(to, Close):
+                self.network.close(to.connection)
             else:
                 self.network.answer(to.connection, to.stream, None if isinstance(to, Reset) else data)
         for data, peer in self.discovery.datagrams_to_send(self.now):

@@ -146,6 +146,13 @@ class Network:
         for heard in waiting:
             self._schedule.after(self._way(), lambda heard=heard: heard(None))  # type: ignore[misc]
 
+    def close(self, number: int) -> None:
+        """The server closes a connection."""
+        connection = self._connections.get(number)
+        if connection is not None:
+            self.hang_up(connection)
+            connection.server.disconnected(number)
+
     def lose(self, server: Server) -> None:
         """A machine died: everybody's connections to it are gone."""
         for connection in list(self._connections.values()):

@@ -66,6 +66,7 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
     ends_unix = _ends_unix(now, duration)
     lease = Lease(spec, granted.offer.steps(spec), grace * NS, ends_unix, state.setup.boot)
     state.askers[spec.lease_id] = [ask]
+    state.vouchers.note(ask.peer)
     state.leases.add(lease)
 
 
@@ -130,6 +131,7 @@ def renew(state: NodeState, ask: Ask, params: LeaseRenewParams, now: Instant) ->
     _check_bound(lease)
     if lease.state is LeaseState.WARNED:
         raise Refused.of(Status.LEASE_EXPIRED, "the lease is being revoked")
+    state.vouchers.note(ask.peer)
     lease.change(Job(ask, expires_ns=now.boot_ns + duration * NS, ends_unix=_ends_unix(now, duration)))
     state.leases.settle(lease)
 
@@ -141,6 +143,7 @@ def attach(state: NodeState, ask: Ask, params: LeaseAttachParams, now: Instant) 
     _check_bound(lease)
     if lease.expired(now):
         raise Refused.of(Status.LEASE_EXPIRED, "the lease has expired")
+    state.vouchers.note(ask.peer)
     lease.change(Job(ask, dp_key=state.rng.randbytes(32), reached=ask.peer.local[0]))
     state.leases.settle(lease)
 

@@ -20,7 +20,7 @@ from discovery_rig import (
 
 from fabricbios.core.relay import Relay
 from fabricbios.model import ResourceType
-from fabricbios.ports import UdpPeer
+from fabricbios.ports import TrustedKeys, UdpPeer
 from fabricbios.wire import RevokeBroadcast
 from fabricbios.wire.discovery import Announce, Filter, SolicitResponse, SolicitRetry, Withdraw, WithdrawReason
 from fabricbios.wire.enrolment import issue
@@ -300,6 +300,17 @@ def test_an_entry_that_is_gone_makes_room_in_its_sources_share() -> None:
     it.handle_timer(at(91))
     assert len(it) == 0
     assert hear(it, *announcing(key(64), at(91))[1], moment=at(91)) == "accepted"
+
+
+def test_who_is_distrusted_is_listed_no_more() -> None:
+    trust = store("pinned", peers=pins(ONE, TWO))
+    it = Relay(999, trust, max_nodes=8, rng=rng())
+    for private in (ONE, TWO):
+        hear(it, *announcing(private, at())[1])
+    trust.reload(TrustedKeys(peers=pins(TWO)))
+    it.trust_changed(at(1))
+    assert {e.announce.node_id for e in ask(it, at(1))} == {node_id(TWO)}
+    assert it.counts["announce", "distrusted"] == 1
 
 
 def test_a_broadcast_of_revocations_is_counted_and_draws_nothing() -> None:

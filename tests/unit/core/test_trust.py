@@ -139,3 +139,33 @@ def test_an_approval_that_could_not_be_removed_is_not_spent() -> None:
     trust.spend_approval(who)
     trust.effect_failed(trust.next_effect(), at())
     assert trust.is_approved(who, raw(OTHER))
+
+
+def test_trust_stands_while_its_pin_or_its_controller_does() -> None:
+    trust = store("certified", peers=pins(OWNER), controllers=pins(CA))
+    shown = certificate(end=1)  # over since: that is no withdrawal
+    assert trust.stands(node_id(OWNER), b"")
+    assert trust.stands(node_id(OTHER), shown)
+    assert not trust.stands(node_id(OTHER), certificate(OWNER))
+    assert not trust.stands(node_id(OTHER), b"junk")
+    trust.reload(TrustedKeys(controllers=pins(OTHER)))
+    assert not trust.stands(node_id(OWNER), b"")
+    assert not trust.stands(node_id(OTHER), shown)
+
+
+def test_of_whom_nothing_is_known_stands_with_all_controllers() -> None:
+    trust = store("certified", controllers=pins(CA, OWNER))
+    assert trust.stands(node_id(OTHER), b"")
+    trust.reload(TrustedKeys(controllers=pins(CA, OWNER)))
+    assert trust.stands(node_id(OTHER), b"")
+    trust.reload(TrustedKeys(controllers=pins(CA)))
+    assert not trust.stands(node_id(OTHER), b"")
+    assert not store("certified").stands(node_id(OTHER), b"")
+    assert not store("pinned", controllers=pins(CA)).stands(node_id(OTHER), certificate())
+
+
+def test_nothing_is_withdrawn_by_a_file_that_cannot_be_read() -> None:
+    trust = store(peers=pins(OWNER))
+    trust.reload(TrustedKeys(broken=("owner.pem: junk",)))
+    assert trust.stands(node_id(OWNER), b"")
+    assert not trust.trusted(stream_peer(OWNER), at())

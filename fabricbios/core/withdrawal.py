@@ -1,0 +1,35 @@
+"""What ends when an identity is trusted no more: its connections, and its leases with their data paths.
+
+The sources are silent (docs/spec/decisions.md, "What a node does beyond the sources"). Who withdraws a key expects that
+it opens nothing from then on; a lease may run for a day, and its data paths ask nobody.
+"""
+
+from __future__ import annotations
+
+from fabricbios.core.consequences import follow
+from fabricbios.core.happened import Cause
+from fabricbios.core.lease import Lease
+from fabricbios.core.state import NodeState
+from fabricbios.model import Instant, LeaseState
+
+_OVER = (LeaseState.FREE, LeaseState.FENCED)
+
+
+def end_distrusted(state: NodeState, now: Instant) -> None:
+    """Call after what is trusted has changed: close connections and revoke leases of whom that takes the trust from."""
+    ended: dict[int, int] = {}
+    for lease in list(state.leases):
+        holder = lease.spec.holder
+        if not _over(lease) and not state.trust.stands(holder, state.vouchers.of(holder)):
+            ended[holder] = ended.get(holder, 0) + 1
+            follow(state, lease, lease.tear_down(Cause.REVOKED, now), now)
+    for peer in state.outbox.peers():
+        if peer.node_id and not state.trust.stands(peer.node_id, peer.certificate):
+            ended.setdefault(peer.node_id, 0)
+            state.outbox.close(peer.connection)
+    for node_id, leases in ended.items():
+        state.audit.note(now, "trust.withdrawn", peer=node_id, detail=f"{leases} leases revoked")
+
+
+def _over(lease: Lease) -> bool:
+    return lease.ending or lease.state in _OVER
