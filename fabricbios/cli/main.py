@@ -33,6 +33,7 @@ COMMANDS = {
     "token": ("token", "token", "Ask for, show and narrow capability tokens"),
     "wire": ("wire", "wire", "Decode and encode the protocol's bytes"),
     "top": ("top", "top", "Live rates of a node's data plane"),
+    "trace": ("trace", "trace", "How long a node's answers take: latency histograms"),
     "completion": ("completion", "completion", "Print a shell's completion script"),
 }
 

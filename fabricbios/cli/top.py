@@ -37,7 +37,7 @@ def top(ctx: click.Context, runtime_dir: Path, interval: float, once: bool, as_j
 
     With --json one document a line. Where standard output is no terminal it looks once.
     """
-    _must_be_here(ctx.find_root().obj["host"])
+    must_be_here(ctx)
     with AdminClient(runtime_dir) as node:
         seen = _looks(node, interval)
         if as_json:
@@ -51,15 +51,16 @@ def top(ctx: click.Context, runtime_dir: Path, interval: float, once: bool, as_j
             _follow(seen)
 
 
-def _must_be_here(text: str) -> None:
-    """Counters by lease are for who may be root there: they never leave the machine."""
-    host = node_address(text)[0]
+def must_be_here(ctx: click.Context) -> None:
+    """Counters by lease are for who may be root there: they never leave the machine. ConfigError for another's -H."""
+    host = node_address(ctx.find_root().obj["host"])[0]
     try:
         here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         here = False
     if not here:
-        raise ConfigError(f"top looks at the node of its own machine: run it there (ssh {host} fabricbios top)")
+        name = ctx.info_name
+        raise ConfigError(f"{name} looks at the node of its own machine: run it there (ssh {host} fabricbios {name})")
 
 
 def _looks(node: AdminClient, interval: float) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""What the admin socket answers: leases with their counters, paths and why, enrolments that wait.
+"""What the admin socket answers: leases with their counters, paths and why, enrolments that wait, traces.
 
-{"ask": "leases"} {"ask": "paths"} {"ask": "pending"} {"do": "approve", "node_id": "0x..."}; docs/schema/admin-*.json
-describe the answers.
+{"ask": "leases"} {"ask": "paths"} {"ask": "pending"} {"do": "approve", "node_id": "0x..."}, and those of tracing.py;
+docs/schema/admin-*.json describe the answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from fabricbios.core.lease import Lease
 from fabricbios.core.node import Node
-from fabricbios.daemon.admin import BadQuestion
+from fabricbios.daemon.admin import Answer, BadQuestion
+from fabricbios.daemon.tracing import REQUESTS
 from fabricbios.dataplane.slots import SlotCounters
 from fabricbios.model import LeaseState, hex128, id_of_key
 
@@ -37,21 +38,24 @@ StreamCounts = Mapping[bytes, Mapping[str, Mapping[str, int]]]
 class AdminAnswers:
     """Call it with a request. `streams` are the QUIC data plane's counters, by plane."""
 
-    def __init__(self, node_id: int, node: Node, paths: Paths, streams: StreamCounts) -> None:
+    def __init__(self, node_id: int, node: Node, paths: Paths, streams: StreamCounts, tracing: Answer) -> None:
         self._node_id, self._node, self._paths, self._streams = node_id, node, paths, streams
+        self._tracing = tracing
         self._asks: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
             "leases": self._leases, "paths": self._planes, "pending": self._pending,
         }  # fmt: skip
 
     async def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Raises BadQuestion for anything but the four."""
+        """Raises BadQuestion for anything else."""
         asked = request.get("ask")
+        if asked == "trace" or request.get("do") in ("trace", "untrace"):
+            return await self._tracing(request)
         if set(request) == {"ask"} and isinstance(asked, str) and asked in self._asks:
             return await self._asks[asked]()
         if set(request) == {"do", "node_id"} and request["do"] == "approve":
             return self._approve(request["node_id"])
         asks = ", ".join(f'{{"ask": "{name}"}}' for name in self._asks)
-        raise BadQuestion(f'there are {asks} and {{"do": "approve", "node_id": "0x..."}}')
+        raise BadQuestion(f'there are {asks}, {{"do": "approve", "node_id": "0x..."}}, {REQUESTS}')
 
     def _document(self, noun: str, **fields: Any) -> dict[str, Any]:
         return {"schema": f"fabricbios.{noun}/1", "node_id": hex128(self._node_id), **fields}

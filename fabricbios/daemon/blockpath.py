@@ -14,6 +14,7 @@ from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Slab
 from fabricbios.dataplane.slots import Plane, SlotCounters
+from fabricbios.dataplane.trace import Traced
 from fabricbios.hw.netdevice import mtu_of
 from fabricbios.model import Transport
 
@@ -32,6 +33,7 @@ class BlockPath:
         self._table = self._board.table()
         slabs = [Slab(backing.fd, backing.size) for backing in stores.pool.backings]
         self._server = ServerProcess(Plane.FBBU, self.sockets, self._board, slabs, self._sync)
+        self.traced: Traced = self._server.trace
         self._watch = ServerWatch(self._server, "FBBU")
 
     def open(self, control: Sequence[tuple[str, int]]) -> BlockPlane:

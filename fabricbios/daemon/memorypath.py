@@ -21,6 +21,8 @@ from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Memory
 from fabricbios.dataplane.slots import Plane, SlotCounters, SlotTable
+from fabricbios.dataplane.trace import Traced
+from fabricbios.dataplane.trace_xdp import XdpTrace
 from fabricbios.dataplane.xdp import Choice, Station, XdpPath
 from fabricbios.dataplane.xdp_layout import CounterRecord
 from fabricbios.dataplane.xdp_pins import BPFFS
@@ -45,6 +47,10 @@ class MemoryPath(Protocol):
     port: int
     capacity: int
     slow_steps: frozenset[str]
+
+    @property
+    def traced(self) -> Traced:
+        """Return the stopwatch of what serves."""
 
     def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
         """Serve, and return the plane. `controls` are the QUIC endpoints, for ENDPOINT."""
@@ -132,6 +138,10 @@ class UserMemory:
             self._watch = ServerWatch(self._server, "FBMU")
             self._undo = undo.pop_all()
 
+    @property
+    def traced(self) -> Traced:
+        return self._server.trace
+
     def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
         self._watch.start()
         reached = listeners(Transport.FBMU_UDP, self._sockets, Transport.FBMU_QUIC, controls)
@@ -177,6 +187,7 @@ class XdpMemory:
         choices = self._path.start(stations, self.port, 0, wanted, _self_test_beside)
         self.label, self.reason = _summary(choices, why)
         self._rest = XdpSocketServer(self._path.answer, self._sockets)
+        self.traced: Traced = XdpTrace(self._path)
         self._serving = False
 
     def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:

@@ -33,6 +33,7 @@ from fabricbios.daemon.planes import Planes
 from fabricbios.daemon.statedir import AlreadyRunning, StateDir
 from fabricbios.daemon.storewatch import StoreWatch
 from fabricbios.daemon.thermal import Thermal
+from fabricbios.daemon.tracing import Tracing
 from fabricbios.errors import ConfigError
 from fabricbios.model import hex128
 from fabricbios.ports import TrustedKeys
@@ -183,7 +184,9 @@ class NodeService:
 
     async def _listen_to_admins(self) -> None:
         """Who may not make the runtime directory serves all the same: it is a convenience, not a lock."""
-        answers = AdminAnswers(self.identity.node_id, self.node, self.planes, self.data.counts)
+        tracing = Tracing(self.identity.node_id, self.planes.traced)
+        self._undo.push_async_callback(tracing.close)
+        answers = AdminAnswers(self.identity.node_id, self.node, self.planes, self.data.counts, tracing)
         admin = AdminSocket(self._config.runtime_dir, answers)
         try:
             await admin.start()

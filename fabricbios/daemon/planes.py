@@ -14,6 +14,7 @@ from fabricbios.daemon.effects import Key
 from fabricbios.daemon.memorypath import MemoryPath, memory_path
 from fabricbios.daemon.nvmeofpath import nvmeof_plane
 from fabricbios.daemon.streamplanes import FBBU, FBMU, BlockStreams, MemoryStreams
+from fabricbios.daemon.tracing import TracedPath
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.slab import PAGE
 from fabricbios.dataplane.slots import SlotCounters
@@ -113,6 +114,10 @@ class Planes:
         """Return what one lease was asked for over the data planes, None for one that has no slot in them."""
         found = (path.lease_counters(lease_id) for path in self._paths.values())
         return next((counters for counters in found if counters is not None), None)
+
+    def traced(self) -> list[TracedPath]:
+        """Return what `fabricbios trace` can look at."""
+        return [TracedPath(name, path.label, path.traced) for name, path in self._paths.items()]
 
     def close(self, keep: bool, busy: bool = False) -> None:
         """End it all, backwards; with `keep` what outlives a daemon stays for the next one.

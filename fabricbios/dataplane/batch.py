@@ -104,6 +104,11 @@ class Batch:
         done = self._send_as_one(queued) if queued > 1 and self._segments else 0
         return self._send_each(done, queued) if done < queued else 0
 
+    @property
+    def answers(self) -> list[int]:
+        """Return what was sent last, as send() takes it; buffers are as they were then until the next receive()."""
+        return self._arranged
+
     def _arrange(self, answers: list[int]) -> None:
         """Close up the headers of what is sent. Most batches are as the last one was and need nothing."""
         answered = [b for b, payload_len in enumerate(answers) if payload_len >= 0]

@@ -9,11 +9,13 @@ import base64
 import json
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from fabricbios.dataplane.xdp_layout import BPF_DIR
 
 BLOB_FILE = BPF_DIR / "fabricbios.bpf.json"
+TRACE_BLOB_FILE = BPF_DIR / "fabricbios.trace.bpf.json"
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2  # include/uapi/linux/bpf.h: src_reg of BPF_LD_IMM64
 _INSTRUCTION = struct.Struct("<BBhi")
 
@@ -39,9 +41,9 @@ class Blob(NamedTuple):
     clang: str
 
     @staticmethod
-    def shipped() -> Blob:
-        """Read the blob of this package. OSError or ValueError where the installation is broken."""
-        raw = json.loads(BLOB_FILE.read_text())
+    def shipped(file: Path = BLOB_FILE) -> Blob:
+        """Read a blob of this package. OSError or ValueError where the installation is broken."""
+        raw = json.loads(file.read_text())
         uses = tuple(MapUse(*use) for use in raw["uses"])
         code, functions, btf = (_decoded(raw[name]) for name in ("instructions", "functions", "btf"))
         return Blob(code, uses, functions, btf, raw["config_size"], raw["sources"], raw["clang"])

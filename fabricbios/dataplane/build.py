@@ -1,7 +1,7 @@
-"""Build the blob of BPF programs that the package ships: `python -m fabricbios.dataplane.build [--check]`.
+"""Build the blobs of BPF programs that the package ships: `python -m fabricbios.dataplane.build [--check]`.
 
 Build time alone needs clang and pyelftools. What the loader gets is linked: one flat piece of instructions, calls
-resolved, and a list of the places where a map's descriptor goes. `--check` says whether the shipped blob is what
+resolved, and a list of the places where a map's descriptor goes. `--check` says whether the shipped blobs are what
 these sources and this clang give.
 """
 
@@ -23,7 +23,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Symbol, SymbolTableSection
 
-from fabricbios.dataplane.blob import BLOB_FILE, Blob, MapUse
+from fabricbios.dataplane import trace
+from fabricbios.dataplane.blob import BLOB_FILE, TRACE_BLOB_FILE, Blob, MapUse
 from fabricbios.dataplane.btf import btf_string, without_datasecs
 from fabricbios.dataplane.hash_code import HASHES_FILE, generated_hashes
 from fabricbios.dataplane.xdp_layout import BPF_DIR, HEADER_FILE, generated_header
@@ -35,6 +36,17 @@ _FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werro
 _CALL, _LOAD_64 = 0x85, 0x18
 _PSEUDO_CALL, _TEXT = 1, ".text"
 _INSTRUCTION = struct.Struct("<BBhi")
+
+
+class Target(NamedTuple):
+    """A program, and what the package ships of it."""
+
+    source: Path
+    blob: Path
+
+
+MAIN = Target(SOURCE, BLOB_FILE)
+TRACE = Target(trace.TRACE_DIR / "trace.bpf.c", TRACE_BLOB_FILE)
 
 
 class Relocation(NamedTuple):
@@ -65,7 +77,7 @@ def _version(clang: str) -> str:
     return found[1] if found else ""
 
 
-def link(path: Path, clang: str) -> Blob:
+def link(path: Path, clang: str, sources: str) -> Blob:
     """Put the entry and all functions it calls behind each other; collect what is left for the loader."""
     with path.open("rb") as stream:
         elf = ELFFile(stream)
@@ -78,7 +90,7 @@ def link(path: Path, clang: str) -> Blob:
         btf = _data(elf, ".BTF")
         functions = _functions(_data(elf, ".BTF.ext"), btf, {"xdp": 0, _TEXT: len(entry) // 8})
         size = len(_data(elf, ".rodata"))
-    return Blob(bytes(entry + called), tuple(uses), functions, without_datasecs(btf), size, sources_digest(), clang)
+    return Blob(bytes(entry + called), tuple(uses), functions, without_datasecs(btf), size, sources, clang)
 
 
 def _data(elf: ELFFile, section: str) -> bytes:
@@ -127,36 +139,46 @@ def _resolve(code: bytearray, base: int, where: Relocation, sections: dict[int, 
     raise ValueError(f"{where.symbol.name!r}: a relocation of instruction {opcode:#x} in {section!r}")
 
 
-def sources_digest() -> str:
+def sources_digest(target: Target = MAIN) -> str:
     """Hash everything that goes into the object, so that a stale blob is found without a compiler."""
     digest = hashlib.sha256()
-    for path in sorted([*BPF_DIR.glob("*.h"), *BPF_DIR.glob("*.c")]):
+    folders = dict.fromkeys((BPF_DIR, target.source.parent))
+    for path in sorted(path for folder in folders for kind in ("*.h", "*.c") for path in folder.glob(kind)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def build() -> Blob:
+def build(target: Target = MAIN) -> Blob:
     """Write the generated headers, compile, link."""
-    for path, text in ((HEADER_FILE, generated_header()), (HASHES_FILE, generated_hashes())):
+    headers = {
+        HEADER_FILE: generated_header(),
+        HASHES_FILE: generated_hashes(),
+        trace.HEADER_FILE: trace.generated_header(),
+    }
+    for path, text in headers.items():
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
     with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch) / "fabricbios.bpf.o"
-        return link(target, compile_object(target))
+        made = Path(scratch) / "fabricbios.bpf.o"
+        return link(made, compile_object(made, target.source), sources_digest(target))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the shipped BPF programs.")
     parser.add_argument("--check", action="store_true", help="compare with the shipped blob only")
     wants_check = parser.parse_args().check
-    text = build().to_text()
+    stale = [target.blob for target in (MAIN, TRACE) if not _is_fresh(target, wants_check)]
+    for blob in stale:
+        print(f"{blob.name} is stale: run `python -m fabricbios.dataplane.build`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def _is_fresh(target: Target, wants_check: bool) -> bool:
+    """Compare the shipped blob with what the sources give, or write it."""
+    text = build(target).to_text()
     if not wants_check:
-        BLOB_FILE.write_text(text)
-        return 0
-    if BLOB_FILE.read_text() == text:
-        return 0
-    print(f"{BLOB_FILE.name} is stale: run `python -m fabricbios.dataplane.build`", file=sys.stderr)
-    return 1
+        target.blob.write_text(text)
+    return target.blob.read_text() == text
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fabricbios.dataplane.batch import Batch
@@ -23,15 +23,21 @@ class Serves(Protocol):
         """Answer what is there now; return how many datagrams that were."""
 
 
-def serve_until(control: int, channels: Sequence[Serves], tally: Tally) -> None:
-    """Serve until `control` becomes readable or is hung up: the daemon says stop, or is gone."""
+def serve_until(
+    control: int, channels: Sequence[Serves], tally: Tally, watched: Callable[[], Sequence[Serves]]
+) -> None:
+    """Serve until `control` becomes readable or is hung up: the daemon says stop, or is gone.
+
+    `watched` is asked after every sleep for the same channels, with a stopwatch on them or without.
+    """
     poller = select.epoll()
     poller.register(control, select.EPOLLIN)
     for channel in channels:
         poller.register(channel.batch.fileno(), select.EPOLLIN)
     while all(fd != control for fd, _ in poller.poll()):
+        serving = watched()
         for _ in range(_ROUNDS):
-            if not sum(channel.serve(tally) for channel in channels):
+            if not sum(channel.serve(tally) for channel in serving):
                 break
         tally.publish()
     poller.close()

@@ -25,6 +25,7 @@ from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import Memory, Slab
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
+from fabricbios.dataplane.trace_server import Stopwatch
 from fabricbios.hw.syscalls import boottime_ns
 
 READY = b"r"
@@ -42,12 +43,13 @@ class ServeSpec(NamedTuple):
     slots: tuple[int, int]
     lookup: tuple[int, int]
     counters: tuple[int, int]
+    trace: tuple[int, int]
     slabs: list[tuple[int, int]]
     sync: str = Sync.DATASYNC
 
     def descriptors(self) -> list[int]:
         """Return all that must be inherited."""
-        regions = (self.slots, self.lookup, self.counters, *self.slabs)
+        regions = (self.slots, self.lookup, self.counters, self.trace, *self.slabs)
         return [self.control, *self.sockets, *(fd for fd, _ in regions)]
 
 
@@ -56,11 +58,13 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the daemon, which ends us in its time
     spec = ServeSpec(**json.loads(argv[0]))
     tally = Tally(Region.attach(*spec.counters).buffer)
-    channels = _PLANES[Plane[spec.plane]](spec, tally)
+    plane = Plane[spec.plane]
+    channels = _PLANES[plane](spec, tally)
+    stopwatch = Stopwatch(Region.attach(*spec.trace).buffer, plane, channels, boottime_ns)
     gc.freeze()
     control = socket.socket(fileno=spec.control)
     control.send(READY)
-    serve_until(spec.control, channels, tally)
+    serve_until(spec.control, channels, tally, stopwatch.channels)
     return 0
 
 

@@ -18,6 +18,7 @@ from fabricbios.dataplane.serve import READY, ServeSpec
 from fabricbios.dataplane.shared import LeaseBoard, counter_page
 from fabricbios.dataplane.slab import Slab
 from fabricbios.dataplane.slots import Plane
+from fabricbios.dataplane.trace_server import ServerTrace, trace_page
 from fabricbios.hw.syscalls import fence
 
 START_SECONDS, STOP_SECONDS, KILL_SECONDS, QUIESCE_SECONDS = 10.0, 2.0, 0.5, 0.25
@@ -39,7 +40,8 @@ class ServerProcess:
         sync: Sync = Sync.DATASYNC,
     ) -> None:
         self._plane, self._sockets, self._board, self._slabs, self._sync = plane, sockets, board, slabs, sync
-        self._counters = counter_page()
+        self._counters, self._trace = counter_page(), trace_page()
+        self.trace = ServerTrace(self._trace.buffer)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self.pidfd = -1
@@ -57,11 +59,11 @@ class ServerProcess:
         self._await_ready(seconds)
 
     def _spec(self, control: int) -> ServeSpec:
-        regions = (self._board.slots, self._board.lookup, self._counters)
-        slots, lookup, counters = ((region.fd, region.size) for region in regions)
+        regions = (self._board.slots, self._board.lookup, self._counters, self._trace)
+        slots, lookup, counters, trace = ((region.fd, region.size) for region in regions)
         slabs = [(slab.fd, slab.size) for slab in self._slabs]
         sockets = [s.fileno() for s in self._sockets]
-        return ServeSpec(self._plane.name, control, sockets, slots, lookup, counters, slabs, self._sync)
+        return ServeSpec(self._plane.name, control, sockets, slots, lookup, counters, trace, slabs, self._sync)
 
     def _await_ready(self, seconds: float) -> None:
         assert self._control is not None
@@ -109,6 +111,7 @@ class ServerProcess:
         """Stop, for good."""
         self.stop()
         self._counters.close()
+        self._trace.close()
 
     def stop(self) -> None:
         """End it, by force if it must be; nothing happens if it does not run."""

@@ -13,7 +13,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -193,6 +193,24 @@ class XdpPath:
     def socket_program(self) -> int:
         """Return the descriptor that a server process needs for `answer`."""
         return self._program(CounterRecord.SOCKET)
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Return the FBMU and the FBBU port that the programs take."""
+        return self._ports
+
+    def modes(self) -> frozenset[CounterRecord]:
+        """Return the modes in which interfaces are served."""
+        return frozenset(key.mode for key in self._links)
+
+    def swap(self, programs: Mapping[CounterRecord, int]) -> None:
+        """Put these programs behind the links, by mode, and our own where there is none. No frame meets none of them.
+
+        An interface that is gone took its program with it. OSError where the kernel refuses.
+        """
+        for key, link in self._links.items():
+            if bpf.link_info(link).ifindex:
+                bpf.link_update(link, programs.get(key.mode, self._program(key.mode)))
 
     def counters(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return by path label ("user" is what `answer` did) what counters.read_counters returns."""

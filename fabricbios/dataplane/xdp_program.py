@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 
 from fabricbios.dataplane.blob import Blob
 from fabricbios.dataplane.xdp_layout import CounterRecord
@@ -13,8 +14,15 @@ from fabricbios.hw import bpf
 NAME, LICENCE = "fabricbios", "Apache-2.0"
 
 
-def load(maps: XdpMaps, fbmu_port: int, fbbu_port: int, record: CounterRecord, blob: Blob | None = None) -> int:
-    """Return a descriptor of the program, over these maps and with these ports for constants.
+def load(
+    maps: XdpMaps,
+    fbmu_port: int,
+    fbbu_port: int,
+    record: CounterRecord,
+    blob: Blob | None = None,
+    also: Mapping[str, int] | None = None,
+) -> int:
+    """Return a descriptor of the program, over these maps, and `also` these, with these ports for constants.
 
     OSError: EPERM without CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; otherwise the verifier's words are in the message.
     """
@@ -22,7 +30,7 @@ def load(maps: XdpMaps, fbmu_port: int, fbbu_port: int, record: CounterRecord, b
     constants = maps.config(fbmu_port, fbbu_port, record)
     config, btf = _frozen(constants), bpf.btf_load(blob.btf)
     try:
-        code = blob.linked(maps.fds | {"config": config})
+        code = blob.linked({**maps.fds, **(also or {}), "config": config})
         return bpf.prog_load(bpf.Program(NAME, code, LICENCE, btf, blob.functions))
     finally:
         os.close(config)

@@ -152,7 +152,8 @@ class FakePaths:
 
 
 def ask(node: FakeNode, **request: Any) -> dict[str, Any]:
-    return asyncio.run(AdminAnswers(1, node.node, FakePaths(), {b"FBMU": {"requests": {"read": 5}}})(request))
+    answers = AdminAnswers(1, node.node, FakePaths(), {b"FBMU": {"requests": {"read": 5}}}, echo)
+    return asyncio.run(answers(request))
 
 
 def test_leases_come_with_their_counters_the_busiest_first(monkeypatch):
@@ -168,6 +169,11 @@ def test_paths_say_why_and_count_streams_apart():
     (plane,) = ask(FakeNode(), ask="paths")["planes"]
     assert (plane["path"], plane["why"]) == ("user", "it was asked for")
     assert plane["counters"]["quic"] == {"requests": {"read": 5}}
+
+
+@pytest.mark.parametrize("request_", [{"ask": "trace"}, {"do": "trace", "lease_id": None}, {"do": "untrace"}])
+def test_traces_are_somebody_elses(request_):
+    assert ask(FakeNode(), **request_) == {"heard": request_}
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from facilities import require
 
+from fabricbios.dataplane import trace
 from fabricbios.dataplane.blob import BLOB_FILE, Blob
 from fabricbios.dataplane.btf import struct_offsets
-from fabricbios.dataplane.build import build, compile_object, sources_digest
+from fabricbios.dataplane.build import MAIN, TRACE, Target, build, compile_object, sources_digest
 from fabricbios.dataplane.counters import COUNTERS
 from fabricbios.dataplane.hash_code import HASHES_FILE, generated_hashes
 from fabricbios.dataplane.slots import SLOT
@@ -27,10 +28,12 @@ def require_clang() -> None:
 def test_the_generated_headers_are_fresh() -> None:
     assert HEADER_FILE.read_text() == generated_header()
     assert HASHES_FILE.read_text() == generated_hashes()
+    assert trace.HEADER_FILE.read_text() == trace.generated_header()
 
 
-def test_the_blob_is_of_these_sources() -> None:
-    assert Blob.shipped().sources == sources_digest()
+@pytest.mark.parametrize("target", [MAIN, TRACE], ids=["main", "trace"])
+def test_the_blob_is_of_these_sources(target: Target) -> None:
+    assert Blob.shipped(target.blob).sources == sources_digest(target)
 
 
 def test_the_blob_reads_back_as_it_was_written() -> None:
@@ -42,6 +45,11 @@ def test_the_built_object_has_every_field_where_python_has_it(layout: Layout) ->
     assert struct_offsets(Blob.shipped().btf, layout.name) == layout.offset
 
 
+@pytest.mark.parametrize("layout", [trace.TRACE_PARAMS, trace.TRACE_SERIES], ids=lambda layout: layout.name)
+def test_the_traced_object_has_its_fields_where_python_has_them(layout: Layout) -> None:
+    assert struct_offsets(Blob.shipped(TRACE.blob).btf, layout.name) == layout.offset
+
+
 def test_the_header_lies_as_the_codec_has_it() -> None:
     raw = FbmuPing(0x01020304, 5 << 64 | 6, 7, Ping(3), auth_tag=bytes(range(16))).pack()
     found = {field.name: DP_HEADER.get(raw, 0, field.name) for field in DP_HEADER.fields}
@@ -51,9 +59,10 @@ def test_the_header_lies_as_the_codec_has_it() -> None:
     }  # fmt: skip
 
 
-def test_a_rebuild_gives_the_same_bytes() -> None:
+@pytest.mark.parametrize("target", [MAIN, TRACE], ids=["main", "trace"])
+def test_a_rebuild_gives_the_same_bytes(target: Target) -> None:
     require_clang()
-    assert build() == Blob.shipped()
+    assert build(target) == Blob.shipped(target.blob)
 
 
 def test_a_warning_is_an_error(tmp_path: Path) -> None:
