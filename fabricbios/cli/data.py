@@ -7,17 +7,19 @@ same time take it from each other; a program that shares a lease uses the librar
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import click
 
-from fabricbios.cli.output import CLOSED, document, node_options
+from fabricbios.cli.output import CLOSED, document, node_options, size
 from fabricbios.cli.session import Size, find_lease, kinds_by_resource, with_node
 from fabricbios.client import Node
 from fabricbios.client.leases import DataLease
-from fabricbios.errors import ConfigError, Unsupported
+from fabricbios.errors import ConfigError, FabricError, Unsupported
 from fabricbios.model import Binding, ResourceType
 
 CHUNK = 4 << 20
@@ -94,16 +96,17 @@ def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, bin
 @_options
 @click.pass_context
 def write(ctx: click.Context, lease_id: str, offset: int, binding: str, as_json: bool) -> None:
-    """Copy standard input into a lease. Input that does not fit fails before its first byte too many is sent."""
+    """Copy standard input into a lease. A file that does not fit is refused; a pipe's first byte too many ends it."""
     if "stdin" in CLOSED:
         raise ConfigError("standard input is closed: redirect it from a file, or pipe something into it")
     source = sys.stdin.buffer
 
     async def work(node: Node) -> int:
         async with _attached(node, lease_id, binding) as lease:
-            _within(lease, offset, 0)
+            total = _left_in(source)
+            _within(lease, offset, -(-(total or 0) // lease.unit) * lease.unit)
             at = offset
-            with _bar("writing", None) as progress:
+            with _bar("writing", total) as progress, _said_how_far(lambda: at - offset):
                 while data := _chunk(source, lease.unit):
                     _within(lease, at, len(data))
                     await lease.write(at, data)
@@ -112,6 +115,26 @@ def write(ctx: click.Context, lease_id: str, offset: int, binding: str, as_json:
             return at - offset
 
     _report("written", with_node(ctx, work), as_json)
+
+
+def _left_in(source: BinaryIO) -> int | None:
+    """Return how many bytes a file has from where it stands; None for a pipe or a terminal, which nobody knows."""
+    try:
+        found = os.fstat(source.fileno())
+        return max(0, found.st_size - source.tell()) if stat.S_ISREG(found.st_mode) else None
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def _said_how_far(done: Callable[[], int]) -> Iterator[None]:
+    """Add to a failure how much went well before it: those bytes are in the lease."""
+    try:
+        yield
+    except FabricError as error:
+        if done():
+            error.add_note(f"the first {size(done())} are written")
+        raise
 
 
 def _chunk(source: BinaryIO, unit: int) -> bytes:

@@ -25,6 +25,15 @@ def identity_directory(ctx: click.Context) -> Path:
     return (Path(base) if base else Path.home() / ".config") / "fabricbios"
 
 
+def usable(directory: Path) -> Path:
+    """Return the identity's directory, with a key in it. ConfigError where none can be read or made."""
+    try:
+        Identity.load_or_create(directory)
+    except OSError as e:
+        raise ConfigError(f"identity {directory}: {e.strerror}: name a directory of yours with --identity") from None
+    return directory
+
+
 @click.group(invoke_without_command=True)
 @node_options
 @click.pass_context
@@ -59,7 +68,7 @@ def new(ctx: click.Context, force: bool, as_json: bool) -> None:
 
 
 def _show(directory: Path, as_json: bool) -> None:
-    who = Identity.load_or_create(directory)
+    who = Identity.load_or_create(usable(directory))
     if as_json:
         pem = who.public_pem().decode()
         certificate = _certificate(who)

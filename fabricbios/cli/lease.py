@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -11,15 +13,16 @@ from typing import Any
 import click
 
 from fabricbios.cli.output import EXIT_INTERRUPTED, document, duration, group_options, node_options, print_json, size
-from fabricbios.cli.session import Size, Time, with_node
+from fabricbios.cli.session import DEFAULT_NODE, Size, Time, resource_id, with_node
 from fabricbios.client import Lease, Node, Wish
 from fabricbios.client.reach import read_bindings
 from fabricbios.errors import Disconnected
 from fabricbios.model import Binding, DpAuth, ResourceType, Transport, hex128
 from fabricbios.wire import Limits
 
-MAX_U32 = 0xFFFFFFFF
+SHORTENED = 60  # seconds by which clocks may differ: a lease that ends earlier was cut short by the node's policy
 _LOOK = 0.5  # seconds between two looks at whether the lease still lives
+_ENDINGS = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: 0, signal.SIGHUP: EXIT_INTERRUPTED}  # a terminal that goes
 _LATE = 5.0  # seconds that a node may be late with its answer
 
 
@@ -45,9 +48,9 @@ def _common(bindings: tuple[str, ...]) -> Callable[[Any], Any]:
         command = click.option(
             "--grace", type=Time(), default="0", metavar="TIME", help="Time to renew in after the end."
         )(command)
-        command = click.option("--ttl", type=Time(), required=True, metavar="TIME", help="How long: 30s, 5m, 1h.")(
-            command
-        )
+        command = click.option(
+            "--ttl", type=Time(least=1), required=True, metavar="TIME", help="How long: 30s, 5m, 1h."
+        )(command)
         return node_options(command)
 
     return decorate
@@ -75,26 +78,27 @@ def _lease(
     ctx: click.Context, kind: ResourceType, wanted: int, ttl: int, grace: int, dp_auth: str, binding: str,
     resource: str, hold: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    if not 0 < ttl <= MAX_U32 or grace > MAX_U32:
-        raise click.UsageError("--ttl is at least a second")
-    wish = Wish(kind, wanted, ttl, grace, DpAuth.of(dp_auth), Binding[binding.upper()], _resource_id(resource))
-    return with_node(ctx, lambda node: _held(node, wish, as_json) if hold else _once(node, wish, as_json))
+    wish = Wish(kind, wanted, ttl, grace, DpAuth.of(dp_auth), Binding[binding.upper()], resource_id(resource))
+    whom = _as_typed(ctx)
+    return with_node(ctx, lambda node: _held(node, wish, whom, as_json) if hold else _once(node, wish, whom, as_json))
 
 
-def _resource_id(text: str) -> int:
-    try:
-        return int(text, 16) if text != "0" else 0
-    except ValueError:
-        raise click.UsageError(f"--resource {text!r} is not a resource id; `fabricbios status` shows them") from None
+def _as_typed(ctx: click.Context) -> str:
+    """Return the options that another command needs to mean the same node as the same client."""
+    said = ctx.find_root().obj
+    typed = [] if said["host"] in (os.environ.get("FABRICBIOS_NODE"), DEFAULT_NODE) else ["-H", said["host"]]
+    if said["identity"] not in (os.environ.get("FABRICBIOS_IDENTITY"), None):
+        typed += ["--identity", said["identity"]]
+    return shlex.join(["fabricbios", *typed])
 
 
-async def _once(node: Node, wish: Wish, as_json: bool) -> int:
+async def _once(node: Node, wish: Wish, whom: str, as_json: bool) -> int:
     answer = await node.allocate(wish)
-    _show(described(node, wish, answer.lease_id, answer.expires_at, answer.bindings), as_json)
+    _show(described(node, wish, answer.lease_id, answer.expires_at, answer.bindings), wish, whom, as_json)
     return 0
 
 
-async def _held(node: Node, wish: Wish, as_json: bool) -> int:
+async def _held(node: Node, wish: Wish, whom: str, as_json: bool) -> int:
     """Renew until a signal says enough; then the lease is freed. A lease that ends by itself is a failure.
 
     Return the exit code: as every command that somebody interrupts, 130; 0 where SIGTERM asked for the end.
@@ -105,10 +109,11 @@ async def _held(node: Node, wish: Wish, as_json: bool) -> int:
         told[0] = code
         enough.set()
 
-    for number, code in ((signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, 0)):
-        asyncio.get_running_loop().add_signal_handler(number, end, code)
+    for number, code in _ENDINGS.items():
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) means it
+            asyncio.get_running_loop().add_signal_handler(number, end, code)
     async with Lease(node, wish) as held:
-        _show(described(node, wish, held.lease_id, held.expires_at, held.bindings), as_json)
+        _show(described(node, wish, held.lease_id, held.expires_at, held.bindings), wish, whom, as_json)
         if not as_json:
             click.echo("holding it; Ctrl-C frees it", err=True)
         await _until(enough, held)
@@ -160,16 +165,21 @@ def _endpoint(reach: Any) -> dict[str, Any]:
     }
 
 
-def _show(doc: dict[str, Any], as_json: bool) -> None:
+def _show(doc: dict[str, Any], wish: Wish, whom: str, as_json: bool) -> None:
     if as_json:
         print_json(doc)
         return
-    left = duration(max(0, doc["expires_at"] - time.time()))
-    click.echo(f"{doc['lease_id']}  {doc['kind']}  {size(doc['size'])}  ends in {left}")
+    left = doc["expires_at"] - time.time()
+    shortened = f" (not {duration(wish.ttl)}: the node grants no more)" if left < wish.ttl - SHORTENED else ""
+    click.echo(f"{doc['lease_id']}  {doc['kind']}  {size(doc['size'])}  ends in {duration(max(0, left))}{shortened}")
     for e in doc["endpoints"]:
         auth = f", authenticated with {doc['dp_auth']}" if doc["dp_auth"] else ""
         click.echo(f"  {e['transport']} at {e['addr']} port {e['port']}{auth}")
-    short = doc["lease_id"][2:8]
-    click.echo(
-        f"  use it: fabricbios write {short} --offset 0 < FILE;  fabricbios read {short} --offset 0 --length N > FILE"
-    )
+    click.echo(f"  use it: {_how_to_use(wish, whom, doc['lease_id'][2:8])}")
+
+
+def _how_to_use(wish: Wish, whom: str, short: str) -> str:
+    if wish.binding == Binding.NVMEOF:
+        return f"{whom} attach {short}"
+    way = "" if wish.binding == Binding.UDP else " --binding quic"
+    return f"{whom} write {short}{way} < FILE;  {whom} read {short}{way} --length SIZE > FILE"

@@ -10,7 +10,8 @@ import click
 from fabricbios.cli.output import document, duration, node_options, print_json, print_table, size
 from fabricbios.cli.session import Time, find_lease_id, kinds_by_resource, with_node
 from fabricbios.client import Node
-from fabricbios.model import LeaseEventKind, ResourceType, RevokeOutcome, hex128
+from fabricbios.errors import NotFound
+from fabricbios.model import LeaseEventKind, ResourceType, RevokeOutcome, Status, hex128
 from fabricbios.wire import Generation
 
 _COUNTED_IN_BYTES = (ResourceType.MEM, ResourceType.BLOCK, ResourceType.GPU)
@@ -51,7 +52,7 @@ def leases(ctx: click.Context, admin: bool, as_json: bool) -> None:
         )
         for item in listed
     ]
-    print_table(("lease", "kind", ">size", ">ends in", "holder"), rows, empty="no live leases")
+    print_table(("=lease", "kind", ">size", ">ends in", "holder"), rows, empty="no live leases")
 
 
 def _amount(kind: str | None, count: int) -> str:
@@ -60,7 +61,7 @@ def _amount(kind: str | None, count: int) -> str:
 
 @click.command()
 @click.argument("lease_id", metavar="ID")
-@click.option("--ttl", type=Time(), required=True, metavar="TIME", help="From now; never shortens.")
+@click.option("--ttl", type=Time(least=1), required=True, metavar="TIME", help="From now; never shortens.")
 @node_options
 @click.pass_context
 def renew(ctx: click.Context, lease_id: str, ttl: int, as_json: bool) -> None:
@@ -102,7 +103,6 @@ _TOLD = {
     RevokeOutcome.TORN_DOWN: "torn down",
     RevokeOutcome.SCHEDULED: "its holder is warned; it ends with the grace",
     RevokeOutcome.FENCED: "could not be torn down: its resource is fenced",
-    RevokeOutcome.NOT_FOUND: "not there",
 }
 
 
@@ -116,7 +116,10 @@ def revoke(ctx: click.Context, lease_id: str, grace: int, as_json: bool) -> int:
 
     async def work(node: Node) -> tuple[int, RevokeOutcome]:
         which = await find_lease_id(node, lease_id)
-        return which, await node.revoke(which, grace)
+        outcome = await node.revoke(which, grace)
+        if outcome == RevokeOutcome.NOT_FOUND:
+            raise NotFound(Status.RESOURCE_NOT_FOUND, "no such lease")
+        return which, outcome
 
     which, outcome = with_node(ctx, work)
     if as_json:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from fabricbios.cli.output import document, duration, node_options, print_json, print_table, size
+from fabricbios.cli.session import is_host, node_address
 from fabricbios.daemon.solicit import KINDS, Endpoint, ask
 from fabricbios.model import DISCOVERY_PORT, ResourceType, hex128
 from fabricbios.transport.node_entry import NodeEntry
@@ -37,8 +38,11 @@ def nodes(
     as_json: bool,
 ) -> None:
     """List nodes that a relay has heard, that answer on a link, or (without either) the node of -H itself."""
+    for host, _ in relays:
+        if not is_host(host):
+            raise click.UsageError(f"--relay {host!r} is not HOST or HOST:PORT")
     if not relays and not ifaces:
-        host = Endpoint().convert(ctx.find_root().obj["host"], None, ctx)[0]
+        host, _ = node_address(ctx.find_root().obj["host"])
         relays = ((host, port),)
     entries = ask(relays, ifaces, port, kinds, timeout)
     if as_json:

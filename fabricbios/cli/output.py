@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -17,8 +18,8 @@ EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_LACKING, EXIT_INTE
 
 _REMEDY = {
     Status.INVALID_TOKEN: "ask for a new one: fabricbios token request",
-    Status.INSUFFICIENT_PERM: "on the node: fabricbios trust pin, or raise this peer's policy",
-    Status.RESOURCE_NOT_FOUND: "fabricbios leases shows what there is",
+    Status.INSUFFICIENT_PERM: "on the node: fabricbios trust pin KEY (see fabricbios identity), or raise its policy",
+    Status.RESOURCE_NOT_FOUND: "fabricbios leases and fabricbios status show what there is",
     Status.CAPACITY_EXCEEDED: "ask for less, or see what is free: fabricbios status",
     Status.LEASE_EXPIRED: "lease again; --hold keeps a lease alive",
     Status.RATE_LIMITED: "wait a moment",
@@ -73,12 +74,15 @@ def document(noun: str, **fields: Any) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    """One document, one line: also good for following events."""
-    click.echo(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+    """One document, one line: also good for following events. ASCII, so that it is whole under any locale."""
+    click.echo(json.dumps(value, separators=(",", ":")))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "", title: str = "") -> None:
-    """A table for people; `empty` is said where there are no rows."""
+    """A table for people; `empty` is said where there are no rows.
+
+    A column's name may begin with ">" (numbers, to the right) or "=" (ids: a narrow terminal cuts others first).
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -90,7 +94,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
     table = Table(box=None, header_style="bold", pad_edge=False, title=title or None, title_justify="left")
     for column in columns:
         number = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if number else "left", no_wrap=number)
+        table.add_column(
+            column.lstrip(">="), justify="right" if number else "left", no_wrap=number or column[:1] == "="
+        )
     for row in listed:
         table.add_row(*(Text(cell) for cell in row))
     width = None if sys.stdout.isatty() else 200
@@ -127,7 +133,8 @@ def failure(error: BaseException) -> tuple[int, str, str]:
         remedy = getattr(error, "remedy", "is fabricbiosd running there? -H HOST:PORT names another node")
         return EXIT_UNREACHABLE, str(error), remedy
     if isinstance(error, Unsupported):
-        return EXIT_LACKING, str(error), "fabricbios doctor shows what this machine can do"
+        what = f"{error.facility} is not available here: {error.probe}"
+        return EXIT_LACKING, what, error.remedy or "fabricbios doctor shows what this machine can do"
     if isinstance(error, click.ClickException):
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fabricbios"
         return error.exit_code, " ".join(error.format_message().split()), f"{path} --help"
@@ -149,16 +156,23 @@ CLOSED: set[str] = set()
 
 
 def open_closed_streams() -> None:
-    """Give back what was closed at our start (`>&-`) as /dev/null: else the next file opened would take its number."""
+    """Give back what was closed at our start (`>&-`) as /dev/null: else the next file opened would take its number.
+
+    What a stream's encoding has no sign for is escaped: neither an ASCII locale nor a path of odd bytes is a failure.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             CLOSED.add(name)
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as we live
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def report(error: BaseException, as_json: bool) -> int:
     """Print one line (or one object) about a failure on standard error; return the exit code."""
     code, what, remedy = failure(error)
+    what = "; ".join([what, *getattr(error, "__notes__", ())])
     if as_json:
         status = error.status.name if isinstance(error, Refused) else None
         fields = document("error", exit_code=code, error=what, status=status, remedy=remedy)

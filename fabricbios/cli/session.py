@@ -4,39 +4,55 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from fabricbios.cli.identity import identity_directory
-from fabricbios.client import Identity, Node, connect
+from fabricbios.cli.identity import identity_directory, usable
+from fabricbios.client import Node, connect
 from fabricbios.errors import ConfigError, LeaseExpired, NotFound, Revoked
 from fabricbios.model import CONTROL_PORT, LeaseStatus, ResourceType, Status, hex128
 from fabricbios.wire import ActiveLease
 
 T = TypeVar("T")
+DEFAULT_NODE = f"127.0.0.1:{CONTROL_PORT}"
+MAX_U32, MAX_U64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
+_HEX = frozenset("0123456789abcdef")
+_LONGEST_NUMBER = 40  # characters
 
 
 def node_address(text: str) -> tuple[str, int]:
     """Return (host, port) from HOST, HOST:PORT, V6 or [V6]:PORT. ConfigError else."""
     host, port = text, ""
     if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
+        host, bracket, port = text[1:].partition("]")
+        port = "?" if not bracket or port[:1] not in ("", ":") else port.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
         port = port or "?"  # HOST: names no port
-    if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
+    if not is_host(host) or (port and not is_port(port)):
         raise ConfigError(f"-H {text!r} is not HOST or HOST:PORT")
     return host, int(port) if port else CONTROL_PORT
+
+
+def is_host(text: str) -> bool:
+    """False for what no resolver can be asked: nothing, labels that are empty or too long, bytes that are no text."""
+    try:
+        return bool(text.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def is_port(text: str) -> bool:
+    """True for a number from 1 to 65535."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536
 
 
 def with_node(ctx: click.Context, work: Callable[[Node], Awaitable[T]]) -> T:
     """Connect to the node of -H, do `work` with it, say goodbye; return what it returned."""
     host, port = node_address(ctx.find_root().obj["host"])
 
-    directory = _usable(identity_directory(ctx))
+    directory = usable(identity_directory(ctx))
 
     async def session() -> T:
         async with connect(host, port, identity=directory) as node:
@@ -45,19 +61,10 @@ def with_node(ctx: click.Context, work: Callable[[Node], Awaitable[T]]) -> T:
     return asyncio.run(session())
 
 
-def _usable(directory: Path) -> Path:
-    """Return the identity's directory, with a key in it. ConfigError where none can be read or made."""
-    try:
-        Identity.load_or_create(directory)
-    except OSError as e:
-        raise ConfigError(f"identity {directory}: {e.strerror}: name a directory of yours with --identity") from None
-    return directory
-
-
 async def find_lease(node: Node, text: str) -> ActiveLease:
     """Return the one lease whose id begins with what was typed. NotFound, ConfigError if several do."""
-    digits = text.lower().removeprefix("0x")
-    if not digits or len(digits) > 32 or set(digits) - set("0123456789abcdef"):
+    digits = text.lower().removeprefix("0x").rstrip("…")  # as a narrow table shows it
+    if not digits or len(digits) > 32 or set(digits) - _HEX:
         raise ConfigError(f"{text!r} is not a lease id, nor the beginning of one")
     found = [
         lease for lease in await node.list_active() if lease.lease_id and f"{lease.lease_id:032x}".startswith(digits)
@@ -83,9 +90,17 @@ async def _say_how_it_ended(node: Node, lease_id: int) -> None:
 async def find_lease_id(node: Node, text: str) -> int:
     """Return a lease id: a whole one as it is, so that others' leases can be named; else as find_lease."""
     digits = text.lower().removeprefix("0x")
-    if len(digits) == 32 and not set(digits) - set("0123456789abcdef"):
+    if len(digits) == 32 and not set(digits) - _HEX:
         return int(digits, 16)
     return (await find_lease(node, text)).lease_id
+
+
+def resource_id(text: str) -> int:
+    """Return the id of --resource, zero to let the node choose. UsageError where it is none."""
+    digits = text.lower().removeprefix("0x")
+    if not digits or len(digits) > 32 or set(digits) - _HEX:
+        raise click.UsageError(f"--resource {text[:60]!r} is not a resource id; `fabricbios status` shows them")
+    return int(digits, 16)
 
 
 async def kinds_by_resource(node: Node) -> dict[int, ResourceType]:
@@ -102,25 +117,33 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         from fabricbios.daemon.settings import parse_size
 
-        return _parsed(self, parse_size, value, param, ctx)
+        return _parsed(self, parse_size, range(MAX_U64 + 1), value, param, ctx)
 
 
 class Time(click.ParamType[int]):
-    """30s, 5m, 1h; whole seconds."""
+    """30s, 5m, 1h; whole seconds, `least` of them or more."""
 
     name = "time"
+
+    def __init__(self, least: int = 0) -> None:
+        self._bounds = range(least, MAX_U32 + 1)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         from fabricbios.daemon.settings import parse_duration
 
-        return _parsed(self, parse_duration, value, param, ctx)
+        return _parsed(self, parse_duration, self._bounds, value, param, ctx)
 
 
 def _parsed(
-    kind: click.ParamType[int], parse: Callable[[Any], int], value: Any, param: Any, ctx: click.Context | None
+    kind: click.ParamType[int], parse: Callable[[Any], int], bounds: range, value: Any, param: Any, ctx: Any
 ) -> int:
+    """Return the number, which the wire has room for; else say so as click does."""
+    if len(str(value)) > _LONGEST_NUMBER:
+        kind.fail(f"{str(value)[:_LONGEST_NUMBER]}... is too long", param, ctx)
     try:
         number = parse(value)
     except ValueError as e:
         kind.fail(str(e), param, ctx)
+    if number not in bounds:
+        kind.fail(f"{value} is too {'much' if number >= bounds.stop else 'little'}", param, ctx)
     return number

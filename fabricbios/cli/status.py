@@ -62,7 +62,7 @@ def _show(doc: dict[str, Any]) -> None:
     click.echo(f"node      {doc['node_id']} at {doc['address']}, up {duration(doc['uptime_secs'])}")
     if not doc["trusted"]:
         click.echo(
-            "trust     it does not trust this client: on the node, fabricbios trust pin (see fabricbios identity)"
+            "trust     it does not trust this client: on the node, fabricbios trust pin KEY (see fabricbios identity)"
         )
         return
     click.echo("software  " + ", ".join(f"{key} {value}" for key, value in doc["build"].items()))
@@ -77,7 +77,7 @@ def _show(doc: dict[str, Any]) -> None:
         for r in doc["resources"]
     ]
     print_table(
-        ("resource", "kind", ">free", ">of", ""), rows, empty="it leases nothing: fabricbiosd node --mem-capacity"
+        ("=resource", "kind", ">free", ">of", ""), rows, empty="it leases nothing: fabricbiosd node --mem-capacity"
     )
 
 

@@ -33,7 +33,7 @@ def _perms(_ctx: click.Context, _param: click.Parameter, text: str) -> Perm:
 
 @token.command()
 @click.option("--perms", callback=_perms, default="read,write,alloc,renew", show_default=True, metavar="LIST")
-@click.option("--ttl", type=Time(), default="5m", show_default=True, metavar="TIME")
+@click.option("--ttl", type=Time(least=1), default="5m", show_default=True, metavar="TIME")
 @click.option("--resource", default="0x0", metavar="ID", help="Only for this resource.")
 @click.option("--lease", "lease_text", metavar="ID", help="Only for this lease, until it is renewed.")
 @node_options
