@@ -78,6 +78,8 @@ class Lease:
         lease._written = kept.stage
         lease.done = len(kept.plan)  # any of them may be held; undo is idempotent
         lease.revoke_ns = kept.revoke_ns
+        if kept.boot == boot:
+            lease.anchor(now)
         if kept.stage == "fenced":
             lease._begin_teardown(Cause(kept.cause or "revoked"), now)
             lease._move(FENCED)
@@ -119,6 +121,13 @@ class Lease:
         if self._jobs is None:
             self._jobs = deque()
         self._jobs.append(job)
+
+    def anchor(self, now: Instant) -> None:
+        """Let the end in Unix seconds, which is for people (D8), move with a wall clock that was set."""
+        left_ms = (self.spec.expires_ns - now.boot_ns) // 1_000_000
+        ends_unix = -(-(now.unix_ms + left_ms) // 1000)
+        if abs(ends_unix - self.ends_unix) > 1:  # rounding is no jump
+            self.ends_unix = max(0, ends_unix)
 
     def warn(self, revoke_ns: int) -> None:
         """Revoke with grace: from now on no renewal; teardown at `revoke_ns` or at the end, what comes first.

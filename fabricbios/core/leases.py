@@ -19,6 +19,7 @@ from fabricbios.model import NS, Instant, LeaseState, LeaseStatus, ResourceType
 
 REMEMBER_NS = 300 * NS  # D8, LEASE_QUERY
 MAX_REMEMBERED = 65_536
+JUMP_MS = 1500  # what Unix time may drift from CLOCK_BOOTTIME before the leases follow
 _LOW = (1 << 64) - 1
 
 
@@ -50,6 +51,7 @@ class Leases:
         self._remembered: dict[int, Remembered] = {}  # in order of their end
         self._ready: deque[Lease] = deque()
         self._timers: Timers[Lease] = Timers()
+        self._ahead_ms = 0  # of Unix time before CLOCK_BOOTTIME
         self.counts: dict[tuple[ResourceType, LeaseState], int] = {}
 
     def __len__(self) -> int:
@@ -86,6 +88,14 @@ class Leases:
         self._by_holder.setdefault(spec.holder, {})[spec.lease_id] = lease
         self._admission.take(spec)
         self.settle(lease)
+
+    def follow_wall_clock(self, now: Instant) -> None:
+        """Notice that somebody set the wall clock, and let the leases' ends in Unix seconds move with it."""
+        ahead_ms = now.unix_ms - now.boot_ns // 1_000_000
+        if abs(ahead_ms - self._ahead_ms) > JUMP_MS:
+            self._ahead_ms = ahead_ms
+            for lease in self:
+                lease.anchor(now)
 
     def settle(self, lease: Lease) -> None:
         """Bring counts, capacity, timers and the queue of effects up to date with what the lease now is."""

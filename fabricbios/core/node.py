@@ -96,6 +96,7 @@ class Node:
         return self._state.leases.next_deadline()
 
     def handle_timer(self, now: Instant) -> None:
+        self._state.leases.follow_wall_clock(now)
         deadline = self._state.leases.next_deadline()
         if deadline is None or deadline > now.boot_ns:
             return

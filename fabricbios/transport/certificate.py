@@ -72,6 +72,11 @@ def days_left(certificate: x509.Certificate, unix: int) -> float:
     return (certificate.not_valid_after_utc.timestamp() - unix) / _DAY
 
 
+def holds(certificate: x509.Certificate, unix: int, days: int) -> bool:
+    """Say whether it holds now and will for so many days."""
+    return certificate.not_valid_before_utc.timestamp() <= unix and days_left(certificate, unix) >= days
+
+
 def read(der: bytes, unix: int) -> PeerKey:
     """Check a peer's certificate at `unix` seconds.
 

@@ -78,10 +78,11 @@ class Identity:
         return self.private_key.sign(message)
 
     def x509(self, unix: int | None = None) -> x509.Certificate:
-        """Return the certificate to show at `unix` (now); a new one near its end, or for a new Certificate."""
+        """Return the certificate to show at `unix` (now); a new one near its end, before its time (a clock that was
+        wrong was put right), or for a new Certificate."""
         now = int(time.time()) if unix is None else unix
         held = self._x509
-        if held is None or self._shown != self.certificate or shell.days_left(held, now) < RENEW_DAYS:
+        if held is None or self._shown != self.certificate or not shell.holds(held, now, RENEW_DAYS):
             held = self._x509 = shell.make(self.private_key, now, self.certificate)
             self._shown = self.certificate
         return held

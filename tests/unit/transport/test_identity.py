@@ -112,3 +112,11 @@ def test_a_key_that_another_user_owns_is_refused_with_the_remedy(tmp_path: Path,
     os.chown(tmp_path / name, 12345, -1)
     with pytest.raises(ConfigError, match=r"belongs to user 12345, who may change it: chown 0"):
         Identity.load(tmp_path)
+
+
+def test_the_x509_is_remade_when_a_clock_that_ran_ahead_is_put_right() -> None:
+    identity, now = Identity.generate(), 1_800_000_000
+    ahead = identity.x509(now + 10 * 365 * DAY)
+    shown = identity.x509(now)
+    assert shown is not ahead
+    assert shown.not_valid_before_utc.timestamp() <= now
