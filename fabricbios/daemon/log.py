@@ -64,7 +64,7 @@ class _Output(logging.StreamHandler[TextIO]):
         try:
             with contextlib.suppress(OSError):
                 self.stream.write(lines)
-                self.flush()
+                self.stream.flush()
         finally:
             self.release()
 

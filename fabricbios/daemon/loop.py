@@ -27,7 +27,7 @@ from fabricbios.transport.server import QuicServer
 
 log = logging.getLogger("fabricbios.node")
 T = TypeVar("T")
-LONGEST_SLEEP = 5.0  # seconds; CLOCK_BOOTTIME runs on while we are suspended, the event loop's clock does not
+LONGEST_SLEEP_NS = 5 * NS  # CLOCK_BOOTTIME runs on while we are suspended, the event loop's clock does not
 _PROBLEMS = frozenset({"effect.failed", "lease.fenced"})
 
 
@@ -50,6 +50,7 @@ class NodeLoop:
         self._changed, self._answered = changed, answered
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_ns = 0  # when it fires, CLOCK_BOOTTIME
         self._running = 0  # slow effects under way
         self._recording = 0  # of them, Records: core cannot list yet what they say
         self.faults = 0
@@ -76,13 +77,14 @@ class NodeLoop:
     def _pump(self, first: Callable[[], None]) -> None:
         first()
         self._pins.write_due(self.trust)
-        self._carry_out()
-        self._send()
+        at = now()
+        self._carry_out(at)
+        self._send(at)
         self._tell()
         self._arm()
         self._changed()
 
-    def _carry_out(self) -> None:
+    def _carry_out(self, at: Instant) -> None:
         """Do all that core wants done. Records of several leases that come one after the other are one write."""
         records: list[Record] = []
         while True:
@@ -91,15 +93,15 @@ class NodeLoop:
                 records.append(effect)
                 continue
             if records:
-                self._record(records)
+                self._record(records, at)
                 records = []
             elif effect is None:
                 return
             if effect is not None:
                 self._begin(effect)
 
-    def _record(self, records: list[Record]) -> None:
-        result, at = self._effects.record(records), now()
+    def _record(self, records: list[Record], at: Instant) -> None:
+        result = self._effects.record(records)
         for effect in records:
             self._report(effect, result, at)
 
@@ -150,8 +152,8 @@ class NodeLoop:
         else:
             self.node.effect_succeeded(effect, result, at)
 
-    def _send(self) -> None:
-        for data, to in self.node.datagrams_to_send(now()):
+    def _send(self, at: Instant) -> None:
+        for data, to in self.node.datagrams_to_send(at):
             if isinstance(to, Push):
                 self._server.push(to.connection, data)
             elif isinstance(to, Reset):
@@ -176,15 +178,13 @@ class NodeLoop:
     def _arm(self) -> None:
         """Keep a timer that is early enough: one that fires too soon looks again, which costs less than another."""
         deadline = self.node.next_deadline()
-        if deadline is None:
+        if deadline is None or (self._timer is not None and self._armed_ns <= deadline):
             return
-        wait = min(LONGEST_SLEEP, max(0.0, (deadline - now().boot_ns) / NS))
-        at = self._loop.time() + wait
         if self._timer is not None:
-            if self._timer.when() <= at:
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._tick)
+        at = now().boot_ns
+        self._armed_ns = min(deadline, at + LONGEST_SLEEP_NS)
+        self._timer = self._loop.call_later(max(0, self._armed_ns - at) / NS, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -211,7 +211,7 @@ class NodeLoop:
             self._turn()
         for record in self.node.fence_rest(now()):
             self._fence(record)
-        self._send()
+        self._send(now())
 
     def _fence(self, record: Record) -> None:
         """Without this entry the successor tears the lease down again, or adopts it: no reason to stop stopping."""

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from fabricbios.core.effects import Do, Effect, Record, Undo
+from fabricbios.daemon.clock import now
 from fabricbios.daemon.effects import Effects
 from fabricbios.daemon.loop import NodeLoop
-from fabricbios.model import Binding, DpAuth, Instant, ResourceType
+from fabricbios.model import NS, Binding, DpAuth, Instant, ResourceType
 from fabricbios.ports import LeaseSpec
 
 Seen = list[Any]
@@ -217,3 +218,27 @@ def test_what_waits_for_the_kernel_is_not_undone_in_the_event_loop() -> None:
     assert not waiting.is_quick(Undo(small, "memory.slot"))
     assert waiting.is_quick(Undo(small, "memory.extent"))
     assert waiting.is_quick(Do(small, "memory.slot"))
+
+
+def test_a_timer_that_is_early_enough_is_kept_and_a_late_one_replaced() -> None:
+    """One that is due must not be put off by what else keeps the loop busy."""
+
+    async def body() -> None:
+        node = StubNode()
+        loop, _, _ = await made(node, [])
+        ahead = now().boot_ns
+        armed = []
+        for deadline in (ahead + 3 * NS, ahead + 4 * NS, ahead + 2 * NS, ahead - NS, ahead - NS, ahead + 1000 * NS):
+            node.next_deadline = lambda deadline=deadline: deadline  # type: ignore[method-assign,misc]
+            loop.pump()
+            armed.append(loop._timer)
+        assert armed[0] is armed[1]
+        assert armed[1] is not armed[2] is not armed[3]
+        assert armed[3] is armed[4] is armed[5]
+        assert [timer.cancelled() for timer in armed[1:4] if timer] == [True, True, False]
+        loop._tick()
+        assert loop._timer is not None
+        assert loop._timer.when() <= asyncio.get_running_loop().time() + 5
+        loop.stop()
+
+    asyncio.run(body())
