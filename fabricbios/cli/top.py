@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,19 @@ from fabricbios.errors import ConfigError
 
 SHOWN = 40  # leases on one screen
 
+
+class Seconds(click.FloatRange):
+    """A number of seconds within bounds. NaN is in none, though it is neither above nor below."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
 runtime_dir_option = click.option(
     "--runtime-dir", type=click.Path(path_type=Path), default=BY_KEY["runtime_dir"].default, show_default=True,
     help="The node's, where its admin socket is.",
@@ -28,7 +42,7 @@ runtime_dir_option = click.option(
 
 @click.command()
 @runtime_dir_option
-@click.option("--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds.")
+@click.option("--interval", type=Seconds(0.1, 60), default=1.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Look for one interval, print, and end.")
 @node_options
 @click.pass_context

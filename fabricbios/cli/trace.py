@@ -14,7 +14,7 @@ import click
 
 from fabricbios.cli.histogram import nanoseconds, percentile, rows
 from fabricbios.cli.output import EXIT_INTERRUPTED, document, node_options, print_json
-from fabricbios.cli.top import must_be_here, runtime_dir_option
+from fabricbios.cli.top import Seconds, must_be_here, runtime_dir_option
 from fabricbios.daemon.admin_client import AdminClient
 from fabricbios.errors import ConfigError, NotFound, Unsupported
 from fabricbios.model import Status
@@ -24,7 +24,7 @@ LOOK_SECONDS = 1.0  # between two looks: well below the time after which the dae
 
 @click.command()
 @runtime_dir_option
-@click.option("--duration", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, help="Seconds.")
+@click.option("--duration", type=Seconds(0.1, 3600), default=10.0, show_default=True, help="Seconds.")
 @click.option("--lease", metavar="ID", default="", help="This lease alone; all it asks, and nothing of others.")
 @node_options
 @click.pass_context

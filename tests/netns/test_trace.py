@@ -1,5 +1,6 @@
 """`fabricbios trace` on a daemon that serves by XDP, with real questions; and that nothing of it stays behind."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -150,6 +151,30 @@ def test_one_lease_for_people(lasting):
     assert "read" not in said
     assert "other traffic" not in said
     assert "█" in said
+
+
+def test_top_shows_live_rates_of_a_lease_in_the_kernel(lasting):
+    node, _ = lasting
+    run_dir = str(node.directory / "run")
+
+    async def work(client):
+        lease = await kept(client)
+        looking = await asyncio.create_subprocess_exec(
+            *COMMAND, "top", "--runtime-dir", run_dir, "--interval", "1", "--once", "--json",
+            env=environment(), stdout=subprocess.PIPE,
+        )  # fmt: skip
+        while looking.returncode is None:
+            await lease.write(0, b"x" * 64)
+            await read_often(lease)
+        return lease.lease_id, fits(json.loads(await looking.stdout.read()))
+
+    lease_id, told = node.run(work)
+    (lease,) = (lease for lease in told["leases"] if int(lease["lease_id"], 16) == lease_id)
+    assert lease["reads_per_sec"] > lease["writes_per_sec"] > 0
+    assert lease["bytes_per_sec"] > 0
+    moving = {plane["path"]: plane["requests_per_sec"] for plane in told["planes"] if plane["plane"] == "fbmu"}
+    assert moving["xdp_generic"] > 0
+    assert moving["xdp_native"] == moving["user"] == 0
 
 
 def test_nothing_stays_when_the_command_is_killed(lasting):
