@@ -10,8 +10,10 @@ from typing import NamedTuple
 from vmtest import PROJECT, build, bytecode, qemu
 
 LIMIT = 840  # seconds a boot with tests may take, whatever the tests do; a quiet machine needs a third
+_PLAIN = "vm.init=/project/vmtest/guest/init"
 _INIT = {
-    "plain": "vm.init=/project/vmtest/guest/init",
+    "plain": _PLAIN,
+    "reboot": _PLAIN,  # a reset boots it again, and what was on its disks is still there
     "systemd": "vm.init=/sbin/init systemd.mask=serial-getty@ttyS0.service systemd.mask=systemd-firstboot.service",
 }
 
@@ -26,7 +28,7 @@ class Ended(NamedTuple):
 
 
 def profiles() -> tuple[str, ...]:
-    """Name the machines there are: they differ in PID 1."""
+    """Name the machines there are: they differ in PID 1, and in what a reset does: end the machine, or boot again."""
     return tuple(_INIT)
 
 
@@ -61,6 +63,7 @@ def _command(machine: build.Machine, profile: str, run: Path, task: str, content
     (into_guest / ("items" if task == "tests" else "command")).write_text(content)
     return [
         *qemu.base(machine.vmlinux, machine.initramfs, machine.root, f"quiet {_INIT[profile]}"),
+        *(() if profile == "reboot" else ("-no-reboot",)),
         *qemu.share("project", PROJECT),
         *qemu.share("bytecode", bytecode.layer(machine.interpreter, build.CACHE_TAG)),
         *qemu.share("run", into_guest),

@@ -76,14 +76,17 @@ def hardware(scratch: Path) -> list[str]:
 
 
 def base(kernel: Path, initramfs: Path, root: Path, append: str) -> list[str]:
-    """Return the command line of the bare machine: processors, memory, kernel, root disk, exit port."""
+    """Return the command line of the bare machine: processors, memory, kernel, root disk, exit port.
+
+    no_timer_check: on a busy host an emulated timer may tick too late for the kernel's check, which then panics.
+    """
     chosen = accelerator()
     accel = "kvm" if chosen == "kvm" else "tcg,thread=multi,tb-size=512"
     cpu = "host" if chosen == "kvm" else "max"
     return [
         *(QEMU, "-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "2G"),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", f"console=ttyS0 panic=-1 {append}"),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", f"console=ttyS0 panic=-1 no_timer_check {append}"),
         *("-drive", f"if=none,id=root,file={root},format=raw,readonly=on", "-device", "virtio-blk-pci,drive=root"),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"),
         *_EXIT_PORT,

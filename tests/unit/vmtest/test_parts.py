@@ -68,3 +68,13 @@ def test_without_root_and_machine_the_reason_is_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Unavailable, match="geteuid"):
         build.machine()
+
+
+@pytest.mark.parametrize("profile", boot.profiles())
+def test_a_reset_ends_every_machine_but_the_one_that_is_for_it(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot.bytecode, "layer", lambda *_: tmp_path)
+    machine = build.Machine(*(tmp_path / part for part in build.Machine._fields))
+    command = boot._command(machine, profile, tmp_path, "tests", "")
+    assert ("-no-reboot" in command) is (profile != "reboot")
