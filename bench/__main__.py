@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_A_BENCH = {"__init__", "__main__", "report", "xdp_repeat"}
+NOT_A_BENCH = {"__init__", "__main__", "fbmu_flood", "fbmu_peers", "report", "stage", "xdp_repeat"}
 
 
 def names() -> list[str]:
