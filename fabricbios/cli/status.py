@@ -11,7 +11,7 @@ from fabricbios.cli.session import with_node
 from fabricbios.client import Node
 from fabricbios.errors import InsufficientPermission
 from fabricbios.model import ResourceFlags, ResourceType, hex128
-from fabricbios.wire import ResourceSummary
+from fabricbios.wire import ResourceSummary, Tlv
 
 _IN_BYTES = (ResourceType.MEM, ResourceType.BLOCK, ResourceType.GPU)
 
@@ -43,7 +43,7 @@ async def _ask(node: Node) -> dict[str, Any]:
         "paths": {key.removeprefix("path."): value for key, value in build.items() if key.startswith("path.")},
         "resources": [_resource(r) for r in await node.inventory()],
         "leases": {"all": len(leases), "yours": sum(1 for lease in leases if lease.lease_id)},
-        "thermal": {type(tlv).NAME: tlv[0] for tlv in await node.thermal() if hasattr(type(tlv), "NAME")},
+        "thermal": {tlv.NAME: tlv[0] for tlv in await node.thermal() if isinstance(tlv, Tlv)},
     }
 
 

@@ -58,13 +58,14 @@ _WANTS = {Op.LEASE_ALLOC: Perm.ALLOC | Perm.READ | Perm.WRITE, Op.LEASE_RENEW: P
 def control_client(
     op: str, parameters: tuple[str, ...], host: str, identity: Path | None, token: str, resource: str
 ) -> int:
-    """Send OP and print status and result, one JSON object. Parameters: --lease-id 0x... --ttl 30s --type mem ..."""
+    """Send OP and print status and result, one JSON document. Parameters: --lease-id 0x... --ttl 30s --type mem ..."""
     where = parse_endpoint(host) if ":" in host else (host, CONTROL_PORT)
     asked = OPS[op]
     params = _params(asked, _options(parameters))
     who = Identity.load_or_create(identity or _default_identity())
     status, result = asyncio.run(_ask(where, who, asked, params, bytes.fromhex(token), _number(resource)))
-    click.echo(json.dumps({"op": asked.name, "status": status.name, "result": result}))
+    answer = {"schema": "fabricbios.control-answer/1", "op": asked.name, "status": status.name, "result": result}
+    click.echo(json.dumps(answer))
     return 0 if status is Status.OK else 3
 
 

@@ -7,7 +7,7 @@ NamedTuples that the modules beside this one return, so they may be added to and
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fabricbios.hw import block, cpu, gpu, machine, memory, net, nvme, pci, thermal
 from fabricbios.hw.sysfs import Sysfs
@@ -52,9 +52,16 @@ def detect(root: str | os.PathLike[str] = "/", xdp: net.XdpProbe | None = None) 
     )
 
 
+@runtime_checkable
+class _Record(Protocol):
+    """What every NamedTuple is and no other tuple."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
 def _plain(value: Any) -> Any:
     """Turn NamedTuples into objects, tuples into lists."""
-    if hasattr(value, "_asdict"):
+    if isinstance(value, _Record):
         return {key: _plain(item) for key, item in value._asdict().items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
