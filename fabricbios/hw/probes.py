@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
 import stat
 import threading
 import time
@@ -226,13 +225,6 @@ def _capabilities(fs: Sysfs) -> str:
     return ", ".join(f"CAP_{name}" for name in CAPABILITIES.values())
 
 
-def _kernel_headers(fs: Sysfs) -> str:
-    for path in (f"/lib/modules/{platform.release()}/build/include", "/sys/kernel/kheaders.tar.xz"):
-        if fs.exists(path):
-            return path
-    raise _lacks("kernel headers", f"no /lib/modules/{platform.release()}/build, no /sys/kernel/kheaders.tar.xz")
-
-
 FACILITIES: tuple[_Facility, ...] = (
     _Facility("CLOCK_BOOTTIME", _boottime, "needs Linux 2.6.39", "lease clocks", required=True),
     _Facility("memfd", _memfd, "allow memfd_create (is a seccomp filter at work?)", "leased memory", required=True),
@@ -255,5 +247,4 @@ FACILITIES: tuple[_Facility, ...] = (
     _Facility("udev", _udev, "start systemd-udevd; without it devices are found at start only", "hot-plug"),
     _Facility("systemd", _systemd, "optional: any supervisor will do", "units, watchdog, credentials"),
     _Facility("cgroup2", _cgroup2, "boot with systemd.unified_cgroup_hierarchy=1", "CPU leases"),
-    _Facility("kernel headers", _kernel_headers, "apt-get install linux-headers-$(uname -r)", "fabricbios trace"),
 )
