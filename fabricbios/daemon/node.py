@@ -15,7 +15,7 @@ from random import SystemRandom
 
 from fabricbios.core.node import Node, Setup
 from fabricbios.core.trust import TrustMode, TrustStore
-from fabricbios.daemon import build, log, ready
+from fabricbios.daemon import build, log, loopfaults, ready
 from fabricbios.daemon.admin import AdminSocket
 from fabricbios.daemon.admin_answers import AdminAnswers
 from fabricbios.daemon.announcing import Announcing
@@ -79,6 +79,7 @@ class NodeService:
         self.measures = Measures()
 
     async def serve(self) -> int:
+        asyncio.get_running_loop().set_exception_handler(loopfaults.tell)
         self._signals()  # at once: what a start has bound already must be taken down, too
         async with self._undo as undo:
             undo.callback(sys.stdout.flush)
@@ -237,11 +238,11 @@ class NodeService:
             return
         ready.notify("RELOADING=1")
         try:
-            config = self._reload()
-        except ConfigError as e:
+            config, keys = self._reload(), self._trusted_keys()
+        except (ConfigError, OSError) as e:
             logger.error("reload: %s; going on as before", e)
         else:
-            self.trust.reload(self._trusted_keys())
+            self.trust.reload(keys)
             self.node.set_policy(config.policy)
             self.loop.pump(lambda: self.node.trust_changed(now()))
             logger.info("reloaded trust and policy; other settings need a restart")

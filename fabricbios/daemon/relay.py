@@ -63,7 +63,12 @@ async def run_relay(
 
 
 def _reload(store: TrustStore, core: Relay, trust_dir: Path) -> None:
-    store.reload(read_trust(trust_dir))
+    try:
+        keys = read_trust(trust_dir)
+    except OSError as error:
+        _log.error("reload: %s; going on as before", error)
+        return
+    store.reload(keys)
     core.trust_changed(now())
 
 

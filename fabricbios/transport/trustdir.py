@@ -26,12 +26,14 @@ LEARNED = "trust.d"  # in a node's state directory
 MAX_KEYS = 65_536  # a directory
 MAX_FILE = 4096
 _HEX_KEY = 64
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def load(admin: Path, learned: Path | None = None, user: int | None = None) -> TrustedKeys:
     """Read both directories; what is missing is empty, what is broken is named in `broken`.
 
     Broken is also what anybody but root and `user` (us) could have written: a file, its folder, the directory.
+    OSError where it is we who cannot look just now (no descriptors, no memory): nothing is said of the files then.
     """
     reading = _Reading(user)
     return TrustedKeys(
@@ -105,6 +107,7 @@ class _Reading:
                 _refuse(path, writers.directory_objection(path, self._user))
             paths = _pem_files(folder)
         except OSError as error:
+            _raise_if_exhausted(error)
             self.broken.append(f"{error.filename or folder}: {error.strerror}")
             return {}
         found = (self._key(path) for path in paths)
@@ -117,8 +120,14 @@ class _Reading:
                 _refuse(real, writers.directory_objection(real, self._user))
             return from_pem(_read(path, self._user, checked=True))
         except (OSError, ValueError) as error:
+            _raise_if_exhausted(error)
             self.broken.append(f"{path}: {(error.strerror if isinstance(error, OSError) else None) or error}")
             return None
+
+
+def _raise_if_exhausted(error: OSError | ValueError) -> None:
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        raise error
 
 
 def _refuse(path: Path, objection: str) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -118,3 +119,14 @@ def test_what_is_saved_under_a_careless_umask_is_trusted(tmp_path: Path) -> None
     finally:
         os.umask(before)
     assert trustdir.load(tmp_path / "trust.d") == (pins(ONE), {}, {}, {}, ())
+
+
+def test_who_cannot_look_just_now_says_nothing_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trustdir.save(tmp_path, trustdir.PEERS, raw(ONE))
+
+    def listdir(path: Path) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(OSError, match="Too many open files"):
+        trustdir.load(tmp_path)
