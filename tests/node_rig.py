@@ -29,6 +29,7 @@ class NodeProcess:
             "--mem-capacity", mem, "--xdp", xdp, *flags,
         ]  # fmt: skip
         self.program = ["-m", "fabricbios.daemon"]
+        self.prefix: list[str] = []  # what it is run by, such as nsenter
         self.process: subprocess.Popen | None = None
 
     def start(self) -> dict:
@@ -42,7 +43,7 @@ class NodeProcess:
         """Start it and do not wait."""
         self.log = (self.directory / "node.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, *self.program, "node", *self.flags],
+            [*self.prefix, sys.executable, *self.program, "node", *self.flags],
             stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from fabricbios.cli.output import CLOSED, document, node_options, size
 from fabricbios.cli.session import Size, find_lease, kinds_by_resource, with_node
 from fabricbios.client import Node
 from fabricbios.client.leases import DataLease
-from fabricbios.errors import ConfigError, FabricError, Unsupported
+from fabricbios.errors import ConfigError, Disconnected, Unsupported
 from fabricbios.model import Binding, ResourceType
 
 CHUNK = 4 << 20
@@ -128,10 +128,10 @@ def _left_in(source: BinaryIO) -> int | None:
 
 @contextlib.contextmanager
 def _said_how_far(done: Callable[[], int]) -> Iterator[None]:
-    """Add to a failure how much went well before it: those bytes are in the lease."""
+    """Add to a failure that leaves the lease there how much went well before it."""
     try:
         yield
-    except FabricError as error:
+    except (Disconnected, ConfigError) as error:
         if done():
             error.add_note(f"the first {size(done())} are written")
         raise

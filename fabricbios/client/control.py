@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
-from fabricbios.errors import Disconnected, Refused, WireError
+from fabricbios.errors import Disconnected, Refused, TimedOut, WireError
 from fabricbios.model import Op, Status
 from fabricbios.transport import Identity, Link, dial
 from fabricbios.transport.link import Accept
 from fabricbios.wire import ErrorResult, Frame, LeaseEvent, MsgType, Reason, Request, Response
 
 REQUEST_SECONDS = 10.0
+DOUBT_SECONDS = 1.0  # for a PING to a node that was silent for longer than a question may take
 
 
 class Control:
@@ -26,6 +28,7 @@ class Control:
         self.on_lost: Callable[[], None] = lambda: None
         self._accept, self._timeout = accept, timeout
         self._link: Link | None = None
+        self._dialling = asyncio.Lock()
         self._request_id = 0
         self._nonce = 0
         self._closed = False
@@ -46,17 +49,60 @@ class Control:
         """Return the connection, dialled anew if it was lost. Raises Disconnected or Untrusted."""
         if self._closed:
             raise Disconnected("the connection was closed here")
-        if self._link is None or self._link.closed:
+        if (link := self._living()) is None:
+            async with self._dialling:  # who comes second finds what the first one dialled
+                link = self._link = self._living() or await self._dial()
+        return link
+
+    def _living(self) -> Link | None:
+        return None if self._link is None or self._link.closed else self._link
+
+    async def _dial(self) -> Link:
+        try:
             link = await dial(self.host, self.port, self.identity, self._accept, self._timeout)
-            link.on_push, link.on_closed = self._pushed, self._lost
-            self._link = link
-        return self._link
+        except UnicodeError as error:  # what getaddrinfo says of labels too long for it
+            raise Disconnected(f"{self.host!r} is no host name: {error}") from None
+        link.on_push, link.on_closed = self._pushed, self._lost
+        if self._closed:  # meanwhile
+            link.close()
+        return link
+
+    async def doubt(self) -> None:
+        """Give up the connection if it draws no answer any more: the next question dials.
+
+        A node that was killed and started again knows nothing of it, and QUIC takes its idle time to notice.
+        """
+        if (link := self._living()) is None:
+            return
+        _, question = self._question(Op.PING)
+        try:
+            await link.request(question, DOUBT_SECONDS)
+        except TimedOut:
+            link.close()
+        except Disconnected:
+            return  # an answer of a kind, or it is closed already
 
     async def call(
         self, op: Op, params: bytes = b"", resource_id: int = 0, token: bytes = b"", timeout: float = REQUEST_SECONDS
     ) -> bytes:
         """Ask one thing and return its result bytes. Raises Refused for any status but OK, Disconnected, TimedOut."""
         link = await self.link()
+        request_id, question = self._question(op, params, resource_id, token)
+        try:
+            answer = await link.request(question, timeout)
+        except TimedOut:
+            await self.doubt()
+            raise
+        return _result(answer, op, request_id, link.node_id)
+
+    def close(self) -> None:
+        """Say goodbye; questions under way fail with Disconnected."""
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
+
+    def _question(self, op: Op, params: bytes = b"", resource_id: int = 0, token: bytes = b"") -> tuple[int, bytes]:
+        """Return a new request id, and the frame that asks."""
         self._request_id += 1
         request = Request(op=op, resource_id=resource_id, token=token, params=params)
         frame = Frame(
@@ -67,14 +113,7 @@ class Control:
             sender=self.client_id,
             payload=request.pack("quic"),
         )
-        answer = await link.request(frame.pack("quic"), timeout)
-        return _result(answer, op, frame.request_id, link.node_id)
-
-    def close(self) -> None:
-        """Say goodbye; questions under way fail with Disconnected."""
-        self._closed = True
-        if self._link is not None:
-            self._link.close()
+        return frame.request_id, frame.pack("quic")
 
     def _next_nonce(self) -> int:
         self._nonce = max(self._nonce + 1, time.time_ns() // 1_000_000)

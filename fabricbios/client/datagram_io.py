@@ -59,6 +59,7 @@ class DatagramIo:
         self._timeout = 10.0
         self._buffer = bytearray(2048)
         self._view = memoryview(self._buffer)
+        self._whom = f"the data plane at {address[0]} port {address[1]} (UDP)"
         self._sock = _connect(address)
         self._loop.add_reader(self._sock, self._readable)
         self.repeated = 0
@@ -88,7 +89,7 @@ class DatagramIo:
                 self.repeated += 1
             finally:
                 del self._greetings[question.nonce]
-        raise TimedOut("the data plane does not answer")
+        raise TimedOut(f"{self._whom} does not answer")
 
     def close(self) -> None:
         """Free the socket; transfers under way fail with Disconnected."""
@@ -266,7 +267,7 @@ class DatagramIo:
             self._pace.lost(now)
             self.repeated += 1
             if now - piece.transfer.moved_at >= self._timeout:
-                piece.transfer.fail(TimedOut(f"the data plane has not answered for {self._timeout:g} s"))
+                piece.transfer.fail(TimedOut(f"{self._whom} has not answered for {self._timeout:g} s"))
             else:
                 self._again.append(piece)
         self._pump()

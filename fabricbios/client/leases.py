@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from fabricbios.client.datagram_io import DatagramIo
-from fabricbios.client.plane import FBBU, FBMU, Codec
+from fabricbios.client.plane import FBBU, FBMU, Codec, Silent
 from fabricbios.client.reach import Bindings, Reach, read_bindings
 from fabricbios.client.stream_io import StreamIo
 from fabricbios.client.transfer import Progress
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RENEW_AT = 0.5  # of what is left; a lost renewal leaves time for several more
 RETRY_SECONDS = 0.25
+PATIENCE = 0.25  # of what is left, for one renewal: a connection that died is found out while there is time for another
 IO_SECONDS = 10.0
 
 _ENDS: dict[int, tuple[type[Refused], Status, str]] = {
@@ -144,8 +145,12 @@ class Lease:
         while self.over is None and not self.warned.is_set():
             await asyncio.sleep(max(pause, RETRY_SECONDS / 4))
             try:
-                await self.renew()
+                async with asyncio.timeout(max((self._ends_at - loop.time()) * PATIENCE, RETRY_SECONDS)):
+                    await self.renew()
                 pause = (self._ends_at - loop.time()) * RENEW_AT
+            except TimeoutError:
+                await self.node.doubt()
+                pause = 0
             except Disconnected:
                 pause = RETRY_SECONDS  # until the lease is over; the data plane knows when
             except Refused as error:
@@ -154,18 +159,28 @@ class Lease:
                 pause = RETRY_SECONDS
 
     async def _why(self, error: FabricError) -> FabricError:
-        """Tell a revoked lease from an expired one."""
+        """Return what is behind a failure: ask the node what became of the lease where that may be it."""
         if self.over is not None:
             return self.over
         if not isinstance(error, (LeaseExpired, NotFound, TimedOut)):
             return error
-        with contextlib.suppress(Refused, Disconnected):
+        if isinstance(error, TimedOut):
+            await self.node.doubt()
+        try:
             found = await self.node.query(self.lease_id)
-            if found.lease_status == LeaseStatus.REVOKED:
-                return Revoked(Status.LEASE_EXPIRED, "the node took the lease back")
-            if found.lease_status == LeaseStatus.EXPIRED:
-                return LeaseExpired(Status.LEASE_EXPIRED, "the lease is over")
-        return error
+        except NotFound as forgotten:
+            return NotFound(forgotten.status, "the node does not know the lease any more: was it started anew?")
+        except (Refused, Disconnected):
+            return error
+        return _told(found.lease_status, error)
+
+
+def _told(status: int, error: FabricError) -> FabricError:
+    if status == LeaseStatus.REVOKED:
+        return Revoked(Status.LEASE_EXPIRED, "the node took the lease back")
+    if status == LeaseStatus.EXPIRED:
+        return LeaseExpired(Status.LEASE_EXPIRED, "the lease is over")
+    return Silent(f"{error}, though the node holds the lease") if isinstance(error, TimedOut) else error
 
 
 class DataLease(Lease):
@@ -239,13 +254,13 @@ class DataLease(Lease):
         assert self.wish.binding is not None, "a data lease names its binding"
         reach = self.reach = found.pick(self.wish.kind, self.wish.binding)
         self.size, self.dp_auth = reach.length, found.dp_auth
-        self._io = await self._open_io(found, reach)
+        self._io = self._open_io(found, reach)
 
-    async def _open_io(self, found: Bindings, reach: Reach) -> DatagramIo | StreamIo:
+    def _open_io(self, found: Bindings, reach: Reach) -> DatagramIo | StreamIo:
         unit = self.unit
         limits = reach.max_read // unit * unit, reach.max_write // unit * unit
         if self.wish.binding == Binding.QUIC:
-            return StreamIo(await self.node.link(), Codec(self.plane, self.lease_id, None), *limits)
+            return StreamIo(self.node.link, Codec(self.plane, self.lease_id, None), *limits)
         tagger = Tagger(found.dp_auth, found.dp_key)
         return DatagramIo((reach.host, reach.port), Codec(self.plane, self.lease_id, tagger), *limits)
 

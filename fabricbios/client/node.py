@@ -106,6 +106,10 @@ class Node:
         """Ask any op and return its result bytes; for ops that have no method here."""
         return await self._control.call(op, params, resource_id, token)
 
+    async def doubt(self) -> None:
+        """Find out whether the connection still lives, where something took too long; one that is dead is given up."""
+        await self._control.doubt()
+
     # -- about the node ---------------------------------------------------------------------
 
     async def ping(self) -> int:

@@ -9,7 +9,7 @@ import hmac
 import struct
 from typing import NamedTuple
 
-from fabricbios.errors import FabricError, Fenced, LeaseExpired, NotFound, Refused
+from fabricbios.errors import FabricError, Fenced, LeaseExpired, NotFound, Refused, TimedOut
 from fabricbios.model import BLOCK_SIZE, DpAuth, DpOp, DpStatus, Status
 from fabricbios.wire import DP_HEADER_SIZE, DP_VERSION, TAGGED_SIZE, Tagger
 
@@ -41,6 +41,12 @@ class Plane(NamedTuple):
 
 
 FBMU, FBBU = Plane(b"FBMU", 1), Plane(b"FBBU", BLOCK_SIZE)
+
+
+class Silent(TimedOut):
+    """The data plane does not answer, and the control plane says that the lease is there."""
+
+    remedy = "is its UDP port open on the way? --binding quic needs the control port alone; after kill -9 attach again"
 
 
 class Question(NamedTuple):

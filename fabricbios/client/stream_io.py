@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from fabricbios.client.plane import READ, Codec, Greeting, Question, failure
@@ -17,18 +17,21 @@ BUSY_SECONDS = 0.01
 
 
 class StreamIo:
-    """One lease over `link`. `max_read` and `max_write` are bytes a message (LIMITS)."""
+    """One lease. `max_read` and `max_write` are bytes a message (LIMITS).
 
-    def __init__(self, link: Link, codec: Codec, max_read: int, max_write: int) -> None:
-        self._link, self._codec = link, codec
+    `connect` returns the node's connection; after one was lost that is another, on which the lease says HELLO again.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Link]], codec: Codec, max_read: int, max_write: int) -> None:
+        self._connect, self._codec = connect, codec
         self._max_read, self._max_write = max_read, max_write
         self._nonce = 1
         self._gate = asyncio.Semaphore(AT_ONCE)
-        self._greeted: asyncio.Lock | None = asyncio.Lock()
+        self._greeted: Link | None = None
+        self._greeting = asyncio.Lock()
 
     async def read(self, offset: int, target: memoryview, timeout: float, progress: Progress | None = None) -> None:
         """Fill `target` from `offset`; `timeout` is seconds a message."""
-        await self._hello(timeout)
         pieces = _cut(len(target), self._max_read)
         count = _Counter(len(target), progress)
 
@@ -40,7 +43,6 @@ class StreamIo:
 
     async def write(self, offset: int, data: memoryview, timeout: float, progress: Progress | None = None) -> None:
         """Store `data` at `offset`; `timeout` is seconds a message."""
-        await self._hello(timeout)
         pieces = _cut(len(data), self._max_write)
         count = _Counter(len(data), progress)
 
@@ -52,28 +54,33 @@ class StreamIo:
 
     async def greet(self, op: DpOp = DpOp.HELLO, timeout: float = 5.0) -> Greeting | None:
         """Ask HELLO (or PING, whose answer is None). Raises as the status says."""
-        message, question = self._codec.greet(op, self._take_nonce())
-        answer = memoryview(await self._link.request(message, timeout))
-        self._judge(answer, question)
-        return self._codec.greeting(answer) if op == DpOp.HELLO else None
+        return await self._greet(await self._connect(), op, timeout)
 
     def close(self) -> None:
         """Nothing is held here: the connection is the node's."""
 
-    async def _hello(self, timeout: float) -> None:
-        """The first message of a connection for a lease is HELLO (D11)."""
-        if self._greeted is None:
-            return
-        async with self._greeted:
-            if self._greeted is not None:
-                await self.greet(timeout=timeout)
-        self._greeted = None
+    async def _greet(self, link: Link, op: DpOp, timeout: float) -> Greeting | None:
+        message, question = self._codec.greet(op, self._take_nonce())
+        answer = memoryview(await link.request(message, timeout))
+        self._judge(answer, question)
+        return self._codec.greeting(answer) if op == DpOp.HELLO else None
+
+    async def _link(self, timeout: float) -> Link:
+        """Return the connection; the first message on it for a lease is HELLO (D11)."""
+        link = await self._connect()
+        if link is not self._greeted:
+            async with self._greeting:
+                if link is not self._greeted:
+                    await self._greet(link, DpOp.HELLO, timeout)
+                    self._greeted = link
+        return link
 
     async def _ask(
         self, op: int, offset: int, length: int, data: bytes | memoryview, timeout: float
     ) -> bytes | memoryview:
         deadline = asyncio.get_running_loop().time() + timeout
         async with self._gate:
+            link = await self._link(timeout)
             while True:
                 if asyncio.get_running_loop().time() > deadline:
                     raise TimedOut(f"the data plane has been busy for {timeout:g} s")
@@ -82,7 +89,7 @@ class StreamIo:
                 message, question = (
                     self._codec.read(nonce, offset, length) if read else self._codec.write(nonce, offset, data)
                 )
-                answer = memoryview(await self._link.request(message, timeout))
+                answer = memoryview(await link.request(message, timeout))
                 if self._judge(answer, question):
                     break
                 await asyncio.sleep(BUSY_SECONDS)

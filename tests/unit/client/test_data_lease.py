@@ -11,6 +11,7 @@ from client_rig import NodeRig, node_rig
 from quic_rig import run, until
 
 from fabricbios.client import Node, connect
+from fabricbios.client.plane import Silent
 from fabricbios.errors import (
     CapacityExceeded,
     Disconnected,
@@ -122,13 +123,29 @@ def test_silence_times_out_and_the_lease_can_be_used_again() -> None:
     async def body() -> None:
         async with node_rig() as rig, friend(rig) as node, node.lease_memory(1 << 16, ttl=60) as lease:
             rig.memory.loss = 1.0
-            with pytest.raises(TimedOut):
+            with pytest.raises(Silent, match=rf"port {rig.memory.port} \(UDP\).*the node holds the lease"):
                 await lease.write(0, DATA[:5000], timeout=0.3)
             with pytest.raises(TimedOut):
                 await lease.ping(timeout=0.3)
             rig.memory.loss = 0.0
             await lease.write(0, b"again")
             assert await lease.read(0, 5) == b"again"
+
+    run(body)
+
+
+def test_a_lease_over_quic_goes_on_over_the_next_connection() -> None:
+    async def body() -> None:
+        async with (
+            node_rig() as rig,
+            friend(rig) as node,
+            node.lease_memory(1 << 18, ttl=60, binding=Binding.QUIC) as lease,
+        ):
+            await lease.write(0, DATA)
+            lost = await node.link()
+            rig.server.disconnect(next(iter(rig.server._sessions)))
+            await until(lambda: lost.closed)
+            assert await lease.read(0, len(DATA)) == DATA
 
     run(body)
 

@@ -170,6 +170,26 @@ def test_a_lost_connection_is_dialled_again_and_listeners_are_told() -> None:
     run(body)
 
 
+def test_many_first_questions_share_one_connection() -> None:
+    async def body() -> None:
+        async with node_rig() as rig, connect("127.0.0.1", rig.port, identity=rig.friend) as node:
+            lost = await node.link()
+            lost.close()
+            await asyncio.gather(*(node.ping() for _ in range(8)))
+            await until(lambda: len(rig.server._sessions) == 1)
+            assert not (await node.link()).closed
+
+    run(body)
+
+
+def test_a_name_that_no_resolver_takes_is_a_node_that_cannot_be_reached() -> None:
+    async def body() -> None:
+        with pytest.raises(Disconnected, match="no host name"):
+            await connect("a..b", 1).__aenter__()
+
+    run(body)
+
+
 # -- who is the node?
 
 
