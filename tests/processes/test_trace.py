@@ -1,8 +1,10 @@
 """`fabricbios trace` and `top` on a node whose planes are served in user space, memory and blocks alike."""
 
 import asyncio
+import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -94,6 +96,22 @@ def test_the_command_is_one_document(node):
     done = call("trace", "--runtime-dir", str(node.directory / "run"), "--duration", "0.1", "--json")
     assert done.code == 0
     assert [path["traced"] for path in fits(json.loads(done.out))["paths"]] == [True, True]
+
+
+def test_on_a_terminal_it_draws_while_it_looks(node):
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "trace", "--runtime-dir", str(node.directory / "run"), "--duration", "1.5"]
+    process = subprocess.Popen(command, env=environment() | {"TERM": "xterm"}, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    drawn = b""
+    with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+        while more := os.read(ours, 4096):
+            drawn += more
+    os.close(ours)
+    assert process.wait(30) == 0
+    entered, left = drawn.index(b"\x1b[?1049h"), drawn.rindex(b"\x1b[?1049l")  # the terminal's other screen
+    assert drawn[entered:left].count(b"nothing was asked") >= 2
+    assert b"nothing was asked" in drawn[left:]
 
 
 def test_who_is_neither_root_nor_the_daemon_is_told_what_to_do(node):
