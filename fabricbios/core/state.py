@@ -18,11 +18,14 @@ from fabricbios.core.outbox import Outbox
 from fabricbios.core.policy import MAX_TOKEN_TTL_SECS, Limits, Policy
 from fabricbios.core.token import Tokens
 from fabricbios.core.vouchers import Vouchers
-from fabricbios.model import ALL_PERMS, Instant, ResourceType
+from fabricbios.errors import Refused
+from fabricbios.model import ALL_PERMS, Instant, ResourceType, Status
 from fabricbios.ports import StreamPeer
 
 MAX_PENDING_ENROLMENTS = 256
 MAX_TEARDOWNS = 65_536  # durations nobody has read
+MAX_ASKERS = 64  # who may wait for the end of one lease
+MAX_RECORDING = 1024  # answers that wait for the node's own Records
 
 
 class Trust(Protocol):
@@ -76,6 +79,10 @@ class Ask(NamedTuple):
     token: bytes
     trusted: bool
 
+    def judged(self) -> Ask:
+        """Return it without its token, of up to 64 KiB: what waits for a slow device must not hold it."""
+        return self._replace(token=b"")
+
 
 class Recording(NamedTuple):
     """An answer that waits for the node's own Record. `epoch` is installed when that succeeds, 0 for none."""
@@ -114,8 +121,17 @@ class NodeState:
         limits = self.policy.of(ask.peer.node_id)
         return limits._replace(perms=ALL_PERMS) if self.trust.is_owner(ask.peer.node_id) else limits
 
+    def wait_for(self, lease_id: int, ask: Ask) -> None:
+        """Let an answer wait for what becomes of a lease. Refused where too many do: each can be asked again."""
+        waiting = self.askers.setdefault(lease_id, [])
+        if len(waiting) >= MAX_ASKERS:
+            raise Refused.of(Status.RESOURCE_BUSY, "many wait for the end of that lease: ask again")
+        waiting.append(ask.judged())
+
     def record(self, entry: record.Entry, then: Recording) -> None:
-        """Let an answer wait until `entry` is on the disk."""
+        """Let an answer wait until `entry` is on the disk. Refused where a slow disk keeps too many waiting."""
+        if len(self.recording) >= MAX_RECORDING:
+            raise Refused.of(Status.RESOURCE_BUSY, "the journal's disk is slow: ask again")
         effect = Record(None, entry, durable=True)
         self.records.append(effect)
-        self.recording[effect] = then
+        self.recording[effect] = then._replace(ask=then.ask.judged())

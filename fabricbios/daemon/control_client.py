@@ -59,11 +59,15 @@ def control_client(
     op: str, parameters: tuple[str, ...], host: str, identity: Path | None, token: str, resource: str
 ) -> int:
     """Send OP and print status and result, one JSON document. Parameters: --lease-id 0x... --ttl 30s --type mem ..."""
-    where = parse_endpoint(host) if ":" in host else (host, CONTROL_PORT)
+    try:
+        where = parse_endpoint(host) if ":" in host else (host, CONTROL_PORT)
+        raw_token, resource_id = bytes.fromhex(token), _number(resource)
+    except ValueError as e:
+        raise ConfigError(f"{op}: {e}") from None
     asked = OPS[op]
     params = _params(asked, _options(parameters))
     who = Identity.load_or_create(identity or _default_identity())
-    status, result = asyncio.run(_ask(where, who, asked, params, bytes.fromhex(token), _number(resource)))
+    status, result = asyncio.run(_ask(where, who, asked, params, raw_token, resource_id))
     answer = {"schema": "fabricbios.control-answer/1", "op": asked.name, "status": status.name, "result": result}
     click.echo(json.dumps(answer))
     return 0 if status is Status.OK else 3

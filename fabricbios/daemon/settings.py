@@ -39,6 +39,10 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT")
+    try:
+        host.encode("idna")  # as getaddrinfo(3)'s wrapper does, which would not say whose word it was
+    except UnicodeError:
+        raise ValueError(f"{host!r} is no host's name") from None
     return host.strip("[]"), int(port)
 
 

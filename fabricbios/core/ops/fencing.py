@@ -25,7 +25,7 @@ def clear(state: NodeState, ask: Ask, params: FenceClearParams, now: Instant) ->
         return b""
     if resource_id in state.clearing:
         raise Refused.of(Status.RESOURCE_BUSY, "that fence is being cleared already")
-    state.clearing[resource_id] = (ask, {lease.spec.lease_id for lease in fenced})
+    state.clearing[resource_id] = (ask.judged(), {lease.spec.lease_id for lease in fenced})
     for lease in fenced:
         lease.clear()
         state.leases.settle(lease)

@@ -65,7 +65,7 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
     spec = _spec(state, ask, wish, granted, token, now.boot_ns + duration * NS)
     ends_unix = _ends_unix(now, duration)
     lease = Lease(spec, granted.offer.steps(spec), grace * NS, ends_unix, state.setup.boot)
-    state.askers[spec.lease_id] = [ask]
+    state.wait_for(spec.lease_id, ask)
     state.vouchers.note(ask.peer)
     state.leases.add(lease)
 
@@ -132,7 +132,7 @@ def renew(state: NodeState, ask: Ask, params: LeaseRenewParams, now: Instant) ->
     if lease.state is LeaseState.WARNED:
         raise Refused.of(Status.LEASE_EXPIRED, "the lease is being revoked")
     state.vouchers.note(ask.peer)
-    lease.change(Job(ask, expires_ns=now.boot_ns + duration * NS, ends_unix=_ends_unix(now, duration)))
+    lease.change(Job(ask.judged(), expires_ns=now.boot_ns + duration * NS, ends_unix=_ends_unix(now, duration)))
     state.leases.settle(lease)
 
 
@@ -144,7 +144,7 @@ def attach(state: NodeState, ask: Ask, params: LeaseAttachParams, now: Instant) 
     if lease.expired(now):
         raise Refused.of(Status.LEASE_EXPIRED, "the lease has expired")
     state.vouchers.note(ask.peer)
-    lease.change(Job(ask, dp_key=state.rng.randbytes(32), reached=ask.peer.local[0]))
+    lease.change(Job(ask.judged(), dp_key=state.rng.randbytes(32), reached=ask.peer.local[0]))
     state.leases.settle(lease)
 
 
@@ -162,7 +162,7 @@ def free(state: NodeState, ask: Ask, params: LeaseFreeParams, now: Instant) -> N
 
 
 def _end(state: NodeState, lease: Lease, ask: Ask, cause: Cause, now: Instant) -> None:
-    state.askers.setdefault(lease.spec.lease_id, []).append(ask)
+    state.wait_for(lease.spec.lease_id, ask)
     follow(state, lease, lease.tear_down(cause, now), now)
 
 

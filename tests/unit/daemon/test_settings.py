@@ -48,3 +48,9 @@ def test_every_default_is_one_that_its_own_parser_would_give():
     for s in SETTINGS:
         if s.default is not None and not isinstance(s.default, tuple):
             assert s.parse(str(s.default)) == s.default, s.name
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "ü" * 60])
+def test_what_can_be_no_hosts_name_is_said_where_it_stands(host: str) -> None:
+    with pytest.raises(ValueError, match="no host's name"):
+        parse_endpoint(f"{host}:5700")
