@@ -29,6 +29,7 @@ class Paths(Protocol):
     def lease_counters(self, lease_id: int) -> SlotCounters | None: ...
     def labels(self) -> Mapping[str, str]: ...
     def reasons(self) -> Mapping[str, str]: ...
+    def checks(self) -> Mapping[str, str]: ...
     def counters(self) -> Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]]]]: ...
 
 
@@ -74,10 +75,12 @@ class AdminAnswers:
 
     async def _planes(self) -> dict[str, Any]:
         labels, reasons, counters = self._paths.labels(), self._paths.reasons(), self._paths.counters()
+        checks = self._paths.checks()
         planes = [
             {
                 "plane": plane,
                 "path": path,
+                "checked_by": checks.get(plane, ""),
                 "why": reasons[plane].removeprefix(f"{path}: "),
                 "counters": {**_plain(counters[plane]), **_stream(self._streams.get(plane.upper().encode()))},
             }

@@ -1,12 +1,17 @@
-"""The block data path as the daemon composes it: stores, slots, sockets, and the process that serves them."""
+"""The block data path as the daemon composes it: stores, slots, sockets, and the process that serves them.
+
+Where XDP runs the slots are in its table (blockcheck.py), else in a board of their own.
+"""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
+from fabricbios.daemon.blockcheck import BlockCheck, Counters
 from fabricbios.daemon.blockstores import BlockStores
 from fabricbios.daemon.memorypath import USER_SLOTS, counters_of
-from fabricbios.daemon.planesockets import bound_sockets, listeners
+from fabricbios.daemon.planesockets import listeners
 from fabricbios.daemon.serverwatch import ServerWatch
 from fabricbios.dataplane.block import BlockPlane
 from fabricbios.dataplane.fbbu import Sync
@@ -22,15 +27,21 @@ QUIESCE_SECONDS = 5.0  # a batch ends with an fdatasync, and a disk may take its
 
 
 class BlockPath:
-    """Leased blocks over UDP and QUIC. Make it (AlreadyRunning, OSError), then `open` it."""
+    """Leased blocks over UDP and QUIC. Make it, then `open` it.
 
-    def __init__(self, stores: BlockStores, binds: Sequence[str], port: int, sync: str) -> None:
-        self._stores, self._sync = stores, Sync(sync)
-        self.sockets = bound_sockets(binds, port, "fbbu-port")
+    `sockets` are bound and the caller's to close, as the stores are; without a `check`, `why` says why there is none.
+    """
+
+    def __init__(
+        self, stores: BlockStores, sockets: Sequence[socket.socket], sync: str, check: BlockCheck | None, why: str
+    ) -> None:
+        self._stores, self._sync, self._check = stores, Sync(sync), check
+        self.sockets = sockets
         self.port = self.sockets[0].getsockname()[1]
-        self.label, self.reason = "user", "the user-space server"
-        self._board = LeaseBoard.create(USER_SLOTS)
-        self._table = self._board.table()
+        self.label = "user"
+        self.reason = f"behind the XDP check, {check.reason}" if check else f"no XDP check: {why}"
+        self._board = check.board if check else LeaseBoard.create(USER_SLOTS)
+        self._table = check.table if check else self._board.table()
         slabs = [Slab(backing.fd, backing.size) for backing in stores.pool.backings]
         self._server = ServerProcess(Plane.FBBU, self.sockets, self._board, slabs, self._sync)
         self.traced: Traced = self._server.trace
@@ -38,6 +49,8 @@ class BlockPath:
 
     def open(self, control: Sequence[tuple[str, int]]) -> BlockPlane:
         """Start the server process and return the plane. `control` are the QUIC endpoints, for ENDPOINT."""
+        if self._check:
+            self._check.quiesce()  # the sockets are ours: no program takes a nonce from here on
         self._watch.start()
         reached = listeners(Transport.FBBU_UDP, self.sockets, Transport.FBBU_QUIC, control)
         return BlockPlane(self._table, self._stores.pool, reached, self._quiesce, sync=self._sync, mtu_of=mtu_of)
@@ -45,16 +58,19 @@ class BlockPath:
     def _quiesce(self) -> None:
         self._server.quiesce(QUIESCE_SECONDS)
 
-    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
+    @property
+    def checked_by(self) -> str:
+        """Return the path that drops what is forged before it comes here, "" where none does."""
+        return self._check.label if self._check else ""
+
+    def counters(self) -> Counters:
         """Return path label -> counters.read_counters()'s object."""
-        return {self.label: self._server.counters()}
+        return {**(self._check.counters() if self._check else {}), self.label: self._server.counters()}
 
     def lease_counters(self, lease_id: int) -> SlotCounters | None:
         """Return what one lease was asked for, None if it is not of this plane."""
-        return counters_of(self._table, lease_id)
+        return counters_of(self._table, Plane.FBBU, lease_id)
 
     def close(self) -> None:
-        """End the process and the sockets; the stores are the caller's to close, after every plane."""
+        """End the process."""
         self._watch.close()
-        for sock in self.sockets:
-            sock.close()

@@ -70,6 +70,10 @@ class Measures:
             lambda: _data(node, "bytes", with_path=True))  # fmt: skip
         add("fabricbios_dp_drops_total", "Datagrams without an answer", ("plane", "reason"),
             lambda: _data(node, "drops", with_path=False))  # fmt: skip
+        add("fabricbios_dp_path_drops_total", "The same by path", ("plane", "reason", "path"),
+            lambda: _data(node, "drops", with_path=True))  # fmt: skip
+        add("fabricbios_dp_passed_total", "Authentic questions that a path left to the next", ("plane", "to", "path"),
+            lambda: _data(node, "passed", with_path=True))  # fmt: skip
         return metrics.serve(address, asyncio.get_running_loop())
 
     def close(self) -> None:
@@ -100,6 +104,6 @@ def _data(node: NodeService, what: str, with_path: bool) -> Labelled:
     for plane, paths in node.planes.counters().items():
         streams = node.data.counts.get(plane.upper().encode(), {})
         for path, counters in [*paths.items(), *([("user", streams)] if streams else [])]:
-            for name, n in counters[what].items():
+            for name, n in counters.get(what, {}).items():
                 values[(plane, name, path) if with_path else (plane, name)] += n
     return values

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from fabricbios.daemon.blockcheck import BlockCheck, Counters
 from fabricbios.daemon.config import Config
 from fabricbios.daemon.planesockets import bound_sockets, listeners
 from fabricbios.daemon.serverwatch import ServerWatch
@@ -19,7 +20,7 @@ from fabricbios.dataplane.memory import SLOT_STEP, MemoryPlane
 from fabricbios.dataplane.quiescence import SharedWait
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
-from fabricbios.dataplane.slab import Memory
+from fabricbios.dataplane.slab import PAGE, Memory
 from fabricbios.dataplane.slots import Plane, SlotCounters, SlotTable
 from fabricbios.dataplane.trace import Traced
 from fabricbios.dataplane.trace_xdp import XdpTrace
@@ -30,12 +31,12 @@ from fabricbios.dataplane.xdp_selftest import self_test
 from fabricbios.dataplane.xdp_socket import XdpSocketServer
 from fabricbios.errors import Unsupported
 from fabricbios.hw.netdevice import driver_of, interface_of, mtu_of
+from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import Transport, hex128
 
 log = logging.getLogger("fabricbios.memory")
 USER_SLOTS = 1 << 16  # memory that comes to be as it is used
 XDP_SLOTS = 1 << 14  # memory that a BPF map takes at once
-Counters = dict[str, dict[str, dict[str, int]]]  # path label -> counters.read_counters()
 
 
 class MemoryPath(Protocol):
@@ -52,6 +53,10 @@ class MemoryPath(Protocol):
     def traced(self) -> Traced:
         """Return the stopwatch of what serves."""
 
+    @property
+    def check(self) -> BlockCheck | None:
+        """Return what checks the datagrams of the block port, None where nothing does."""
+
     def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
         """Serve, and return the plane. `controls` are the QUIC endpoints, for ENDPOINT."""
 
@@ -64,19 +69,22 @@ class MemoryPath(Protocol):
         """Stop serving; with `keep` what outlives a daemon stays for the next one."""
 
 
-def counters_of(table: SlotTable, lease_id: int) -> SlotCounters | None:
-    """Return a lease's counters, None if it has no slot (any more)."""
+def counters_of(table: SlotTable, plane: Plane, lease_id: int) -> SlotCounters | None:
+    """Return a lease's counters, None if it has no slot (any more) or is another plane's."""
     slot = table.find(lease_id)
-    return None if slot is None else table.counters(slot)
+    return None if slot is None or table.get(slot, "plane") != plane else table.counters(slot)
 
 
-def memory_path(config: Config, node_id: int) -> MemoryPath:
-    """Pick the path. AlreadyRunning if the port is taken, OSError without memory."""
+def memory_path(config: Config, node_id: int, fbbu_port: int = 0) -> MemoryPath:
+    """Pick the path, which checks the datagrams to `fbbu_port`, too, if it is the kernel's and there is one.
+
+    AlreadyRunning if the port of memory is taken, OSError without memory.
+    """
     instance = hex128(node_id)
     wanted, why = _stations(config)
     if wanted:
         try:
-            xdp = XdpMemory(config, instance, wanted)
+            xdp = XdpMemory(config, instance, wanted, fbbu_port)
         except (Unsupported, OSError) as e:
             why = str(e)
         else:
@@ -94,11 +102,11 @@ def _stations(config: Config) -> tuple[list[Station], str]:
     """Return the interfaces to serve in the kernel, else why there are none."""
     if config.xdp == "off":
         return [], "XDP is off"
-    if not config.mem_capacity:
-        return [], "no memory is offered"
+    if not config.mem_capacity and not config.block:
+        return [], "nothing to lease over it"
     names = list(config.xdp_iface) or [name for bind in config.bind if (name := interface_of(bind)) not in ("", "lo")]
     if not names:
-        return [], "XDP wants an interface: --xdp-iface"
+        return [], f"--bind {', '.join(config.bind)} names no network interface, and XDP wants one: --xdp-iface"
     try:
         return [Station.named(name) for name in dict.fromkeys(names)], ""
     except OSError as e:
@@ -122,6 +130,7 @@ class UserMemory:
     label = "user"
     slots = USER_SLOTS
     slow_steps: frozenset[str] = frozenset()
+    check: BlockCheck | None = None
 
     def __init__(self, config: Config, reason: str) -> None:
         self.reason = reason
@@ -151,7 +160,7 @@ class UserMemory:
         return {self.label: self._server.counters()}
 
     def lease_counters(self, lease_id: int) -> SlotCounters | None:
-        return counters_of(self._table, lease_id)
+        return counters_of(self._table, Plane.FBMU, lease_id)
 
     def close(self, keep: bool) -> None:
         self._watch.close()
@@ -164,31 +173,48 @@ class XdpMemory:
     slots = XDP_SLOTS
     slow_steps = frozenset({SLOT_STEP})  # its undo waits for the programs on every CPU
 
-    def __init__(self, config: Config, instance: str, stations: list[Station]) -> None:
+    def __init__(self, config: Config, instance: str, stations: list[Station], fbbu_port: int) -> None:
         with contextlib.ExitStack() as undo:
             self._sockets = bound_sockets(config.bind, config.fbmu_port, "fbmu-port")
             for sock in self._sockets:
                 undo.callback(sock.close)
             self.port = self._sockets[0].getsockname()[1]
-            self._path = XdpPath.open(instance, self.slots, config.mem_capacity)
+            self._path = XdpPath.open(instance, self.slots, config.mem_capacity or PAGE)
             with contextlib.ExitStack() as broken:
                 broken.callback(self._path.stop)
-                self._start(config, stations)
+                self._start(config, stations, fbbu_port)
                 broken.pop_all()
             self._undo = undo.pop_all()
 
-    def _start(self, config: Config, stations: list[Station]) -> None:
+    def _start(self, config: Config, stations: list[Station], fbbu_port: int) -> None:
         if self._path.drained:
             log.warning("leases of another release's data path are over (%s)", ", ".join(self._path.drained))
-        self._table = self._path.maps.table(self._path.maps.board())
+        board = self._path.maps.board()
+        self._table = self._path.maps.table(board)
         self._memory = Memory(self._path.maps.slabs())
         self.capacity = self._memory.size
         wanted, why = _mode(config, stations)
-        choices = self._path.start(stations, self.port, 0, wanted, _self_test_beside)
+        choices = self._path.start(stations, self.port, fbbu_port, wanted, _self_test_beside)
         self.label, self.reason = _summary(choices, why)
+        self.check: BlockCheck | None = None
+        if fbbu_port:
+            self.check = BlockCheck(self.label, self.reason, board, self._table, self._blocks, self._path.quiesce)
+        else:
+            self._forget_blocks()
         self._rest = XdpSocketServer(self._path.answer, self._sockets)
         self.traced: Traced = XdpTrace(self._path)
         self._serving = False
+
+    def _forget_blocks(self) -> None:
+        """Nobody serves block leases now: a predecessor did."""
+        for lease_id, slot in self._table:
+            if self._table.get(slot, "plane") == Plane.FBBU:
+                self._table.clear(lease_id, boottime_ns())
+
+    def _blocks(self) -> Counters:
+        """Return what the programs did with block datagrams; what the server did is for it to say."""
+        counted = self._path.counters(Plane.FBBU)
+        return {label: counters for label, counters in counted.items() if label != "user"}
 
     def open(self, controls: Sequence[tuple[str, int]]) -> MemoryPlane:
         self._rest.start()
@@ -207,7 +233,7 @@ class XdpMemory:
         return self._path.counters()
 
     def lease_counters(self, lease_id: int) -> SlotCounters | None:
-        return counters_of(self._table, lease_id)
+        return counters_of(self._table, Plane.FBMU, lease_id)
 
     def close(self, keep: bool) -> None:
         if self._serving:

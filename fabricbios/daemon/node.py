@@ -38,6 +38,7 @@ from fabricbios.errors import ConfigError
 from fabricbios.model import hex128
 from fabricbios.ports import TrustedKeys
 from fabricbios.transport import trustdir
+from fabricbios.transport.cycles import spare_the_living
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.server import QuicServer
 
@@ -112,6 +113,7 @@ class NodeService:
         metrics = self.measures.start(self, config.metrics) if config.metrics else None
         await self._listen_to_admins()
         self._serving = True
+        spare_the_living()
         self._say_ready(controls[0], metrics)
 
     def _join(self, controls: list[tuple[str, int]], entries: list[Entry]) -> None:
@@ -210,7 +212,8 @@ class NodeService:
             **self.planes.endpoints(control[0]),
             "metrics": metrics,
         }
-        print(ready.line(self.identity.node_id, self.trust.claimed, endpoints, self.planes.labels()), flush=True)
+        paths, checks = self.planes.labels(), self.planes.checks()
+        print(ready.line(self.identity.node_id, self.trust.claimed, endpoints, paths, checks), flush=True)
         ready.notify("READY=1")
         logger.info("node %s serves on %s port %d", hex128(self.identity.node_id), *control)
 

@@ -13,6 +13,7 @@ from fabricbios.daemon.datastreams import StreamPlane
 from fabricbios.daemon.effects import Key
 from fabricbios.daemon.memorypath import MemoryPath, memory_path
 from fabricbios.daemon.nvmeofpath import nvmeof_plane
+from fabricbios.daemon.planesockets import bound_sockets
 from fabricbios.daemon.streamplanes import FBBU, FBMU, BlockStreams, MemoryStreams
 from fabricbios.daemon.tracing import TracedPath
 from fabricbios.dataplane.memory import MemoryPlane
@@ -42,15 +43,31 @@ class Planes:
         self.slow_steps: frozenset[str] = frozenset()  # whose undo must not run in the event loop
 
     def open(self, controls: Sequence[tuple[str, int]]) -> None:
-        """Open every plane. AlreadyRunning, ConfigError, OSError; then `close` takes back what was opened."""
+        """Open every plane. AlreadyRunning, ConfigError, OSError; then `close` takes back what was opened.
+
+        Stores come first, as they wait for a predecessor's server, which has the block port; that port is asked for
+        before memory's path, which checks what comes to it.
+        """
         config = self._config
-        memory = memory_path(config, self._node_id)
+        stores = self._open_stores() if config.block else None
+        sockets = bound_sockets(config.bind, config.fbbu_port, "fbbu-port") if stores else []
+        for sock in sockets:
+            self._undo.callback(sock.close)
+        memory = memory_path(config, self._node_id, sockets[0].getsockname()[1] if sockets else 0)
         self._undo.callback(lambda: memory.close(self._keep))
         self._paths["fbmu"] = memory
         self.max_leases, self.slow_steps = memory.slots, memory.slow_steps
         self._open_memory(memory, memory.open(controls))
-        if config.block:
-            self._open_block(controls)
+        if stores:
+            path = BlockPath(stores, sockets, config.block_sync, memory.check, memory.reason)
+            self._undo.callback(path.close)
+            self._open_block(stores, path, controls)
+
+    def _open_stores(self) -> BlockStores:
+        stores = BlockStores(self._config, self._node_id)
+        self._undo.callback(lambda: None if self._busy else stores.close())
+        self.stores = stores.by_resource
+        return stores
 
     def _open_memory(self, path: MemoryPath, plane: MemoryPlane) -> None:
         self.streams[FBMU] = MemoryStreams(plane)
@@ -59,18 +76,12 @@ class Planes:
         resource = Resource(resource_id, ResourceType.MEM, capacity, MEMORY_NAME, DATA_BINDINGS)
         self._serve(ResourceType.MEM, dict.fromkeys(DATA_BINDINGS, plane), [resource] if capacity else [], PAGE)
 
-    def _open_block(self, controls: Sequence[tuple[str, int]]) -> None:
-        config = self._config
-        stores = BlockStores(config, self._node_id)
-        self._undo.callback(lambda: None if self._busy else stores.close())
-        self.stores = stores.by_resource
-        path = BlockPath(stores, config.bind, config.fbbu_port, config.block_sync)
-        self._undo.callback(path.close)
+    def _open_block(self, stores: BlockStores, path: BlockPath, controls: Sequence[tuple[str, int]]) -> None:
         self._paths["fbbu"] = path
         plane = path.open(controls)
         self.streams[FBBU] = BlockStreams(plane)
         planes: dict[Binding, DataPlane] = dict.fromkeys(DATA_BINDINGS, plane)
-        nvmeof = nvmeof_plane(config, stores)
+        nvmeof = nvmeof_plane(self._config, stores)
         if nvmeof is not None:
             planes[Binding.NVMEOF] = nvmeof
         self._serve(ResourceType.BLOCK, planes, stores.resources(tuple(planes)), BLOCK_SIZE)
@@ -101,6 +112,10 @@ class Planes:
     def labels(self) -> dict[str, str]:
         """Return plane -> which path serves it."""
         return {name: path.label for name, path in self._paths.items()}
+
+    def checks(self) -> dict[str, str]:
+        """Return plane -> which path drops what is forged before it comes to the one that serves."""
+        return {name: path.checked_by for name, path in self._paths.items() if isinstance(path, BlockPath)}
 
     def reasons(self) -> dict[str, str]:
         """Return plane -> which path serves it and why, for people."""

@@ -11,8 +11,14 @@ from fabricbios import __version__
 from fabricbios.model import hex128
 
 
-def line(node_id: int, claimed: bool, endpoints: dict[str, tuple[str, int] | None], paths: dict[str, str]) -> str:
-    """Return `ready {json}`; endpoints that are None are left off."""
+def line(
+    node_id: int,
+    claimed: bool,
+    endpoints: dict[str, tuple[str, int] | None],
+    paths: dict[str, str],
+    checks: dict[str, str] | None = None,
+) -> str:
+    """Return `ready {json}`; endpoints that are None are left off, and planes that nothing checks beforehand."""
     fields: dict[str, Any] = {
         "schema": "fabricbios.ready/1",
         "node_id": hex128(node_id),
@@ -23,6 +29,8 @@ def line(node_id: int, claimed: bool, endpoints: dict[str, tuple[str, int] | Non
     fields |= {name: {"addr": e[0], "port": e[1]} for name, e in endpoints.items() if e is not None}
     if paths:
         fields["paths"] = paths
+    if found := {plane: path for plane, path in (checks or {}).items() if path}:
+        fields["checks"] = found
     return "ready " + json.dumps(fields, separators=(",", ":"))
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from fabricbios.dataplane import xdp_program
 from fabricbios.dataplane.blob import Blob
+from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.xdp_frame import strip, wrap
 from fabricbios.dataplane.xdp_layout import CounterRecord
 from fabricbios.dataplane.xdp_maps import XdpMaps
@@ -212,9 +213,9 @@ class XdpPath:
             if bpf.link_info(link).ifindex:
                 bpf.link_update(link, programs.get(key.mode, self._program(key.mode)))
 
-    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
+    def counters(self, plane: Plane = Plane.FBMU) -> dict[str, dict[str, dict[str, int]]]:
         """Return by path label ("user" is what `answer` did) what counters.read_counters returns."""
-        return {PATH_LABEL[record]: self.maps.counters(record) for record in CounterRecord}
+        return {PATH_LABEL[record]: self.maps.counters(record, plane) for record in CounterRecord}
 
     def quiesce(self) -> None:
         """Return when no program, on any CPU, still works on what it checked before this call."""

@@ -236,7 +236,9 @@ FACILITIES: tuple[_Facility, ...] = (
     _Facility("netns", _netns, "run as root, or with CAP_SYS_ADMIN", "network leases into a namespace, tests"),
     _Facility("bpf", _bpf, "needs CAP_BPF, and a kernel with CONFIG_BPF_SYSCALL", "the kernel data path"),
     _Facility("bpffs", _bpffs, "mount -t bpf bpf /sys/fs/bpf", "kernel data path that outlives the daemon"),
-    _Facility("xdp", _xdp, "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", "the kernel data path"),
+    _Facility(
+        "xdp", _xdp, "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", "memory in the kernel, the check before blocks"
+    ),
     _Facility(
         "io_uring", _io_uring, "sysctl kernel.io_uring_disabled=0", "nothing yet: block I/O uses preadv and pwritev"
     ),

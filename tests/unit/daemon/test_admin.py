@@ -147,6 +147,9 @@ class FakePaths:
     def reasons(self) -> dict[str, str]:
         return {"fbmu": "user: it was asked for"}
 
+    def checks(self) -> dict[str, str]:
+        return {"fbmu": "xdp_native"}
+
     def counters(self) -> dict[str, Any]:
         return {"fbmu": {"user": {"requests": {"read": 1}, "drops": {}, "bytes": {"read": 2, "written": 3}}}}
 
@@ -167,7 +170,7 @@ def test_leases_come_with_their_counters_the_busiest_first(monkeypatch):
 
 def test_paths_say_why_and_count_streams_apart():
     (plane,) = ask(FakeNode(), ask="paths")["planes"]
-    assert (plane["path"], plane["why"]) == ("user", "it was asked for")
+    assert (plane["path"], plane["checked_by"], plane["why"]) == ("user", "xdp_native", "it was asked for")
     assert plane["counters"]["quic"] == {"requests": {"read": 5}}
 
 

@@ -15,6 +15,7 @@ from fabricbios.daemon import serverwatch
 from fabricbios.daemon.blockpath import BlockPath
 from fabricbios.daemon.blockstores import BlockStores, split
 from fabricbios.daemon.config import Config, load
+from fabricbios.daemon.planesockets import bound_sockets
 from fabricbios.errors import ConfigError
 from fabricbios.hw import backing
 from fabricbios.hw.backing import GRANULE
@@ -86,7 +87,9 @@ def test_a_lease_is_served_and_served_again_after_the_server_was_killed(
 
 async def _serve_kill_serve(root: Path) -> None:
     stores = BlockStores(config(root, f"{root}/disk:4M"), NODE_ID)
-    path = BlockPath(stores, ["127.0.0.1"], 0, "datasync")
+    sockets = bound_sockets(["127.0.0.1"], 0, "fbbu-port")
+    path = BlockPath(stores, sockets, "datasync", None, "XDP is off")
+    assert (path.label, path.reason, path.checked_by) == ("user", "no XDP check: XDP is off", "")
     plane = path.open([("127.0.0.1", 5701)])
     (resource,) = stores.resources([Binding.UDP])
     end = boottime_ns() + 60 * NS
@@ -113,6 +116,7 @@ async def _serve_kill_serve(root: Path) -> None:
     for step in reversed(plane.steps(lease)):
         plane.undo(step, lease)
     path.close()
+    sockets[0].close()
     stores.close()
     sock.close()
     assert not any((root / "disk").read_bytes())
