@@ -17,12 +17,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fabricbios.transport import writers
+
 NAME = "admin.sock"
 MAX_REQUEST = 64 << 10
 MAX_CONNECTIONS = 16
 IDLE_SECONDS = 60.0
 SEND_SECONDS = 5.0
-_UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 log = logging.getLogger("fabricbios.admin")
@@ -54,6 +56,8 @@ class AdminSocket:
     async def start(self) -> None:
         """Make the directory and the socket; a stale one is replaced. OSError, also where another daemon listens."""
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if why := writers.directory_objection(self._directory):
+            raise OSError(f"{self._directory} {why}")
         if is_alive(self._directory):
             raise OSError(f"another daemon listens on {self._directory / NAME}")
         sock = self._bound()
@@ -138,8 +142,8 @@ class AdminSocket:
 
 
 def _refusal(writer: asyncio.StreamWriter) -> str:
-    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid = _UCRED.unpack(raw)[1]
+    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    uid = UCRED.unpack(raw)[1]
     return "" if uid in (0, os.geteuid()) else f"user {uid} is neither root nor the daemon's"
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fabricbios.daemon.admin import NAME, short_path
+from fabricbios.daemon.admin import NAME, UCRED, short_path
 from fabricbios.errors import ConfigError, Disconnected
+from fabricbios.transport import writers
 
 MAX_ANSWER = 16 << 20
 SECONDS = 10.0
@@ -23,7 +25,11 @@ class NoNodeHere(Disconnected):
 
 
 class AdminClient:
-    """One connection; use as `with`. Raises NoNodeHere where none is, ConfigError for what it will not answer."""
+    """One connection; use as `with`. Raises NoNodeHere where none is, ConfigError for what it will not answer.
+
+    Who answers says whose key is to be certified (`trust approve`), so it must be root's, ours, or of the directory's
+    owner, and nobody else may have put it there: ConfigError.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
@@ -42,8 +48,22 @@ class AdminClient:
         except OSError as e:
             self._sock.close()
             raise NoNodeHere(f"no node answers at {self._path}: {e.strerror}") from None
+        try:
+            self._check()
+        except BaseException:
+            self._sock.close()
+            raise
         self._lines = self._sock.makefile("rb")
         return self
+
+    def _check(self) -> None:
+        directory = self._path.parent
+        found = directory.stat()
+        if why := writers.objection(directory, found, found.st_uid):
+            raise ConfigError(f"{directory} {why}")
+        uid = UCRED.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]
+        if uid not in (0, os.geteuid(), found.st_uid):
+            raise ConfigError(f"{self._path} is answered by user {uid}, who does not own {directory}: remove it")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

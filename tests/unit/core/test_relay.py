@@ -302,6 +302,17 @@ def test_an_entry_that_is_gone_makes_room_in_its_sources_share() -> None:
     assert hear(it, *announcing(key(64), at(91))[1], moment=at(91)) == "accepted"
 
 
+def test_forgeries_under_a_known_id_are_looked_at_so_often_only() -> None:
+    it, elsewhere = relay(peers=pins(ONE)), UdpPeer("192.0.2.66", 5700)
+    _, datagrams = announcing(ONE, at())
+    forged = datagrams[0][:-1] + bytes([datagrams[0][-1] ^ 1])
+    said = [hear(it, forged, peer=elsewhere) for _ in range(201)]
+    assert said == ["forged"] * 200 + ["rate_limited"]
+    assert hear(it, *datagrams, peer=elsewhere) == "rate_limited"
+    assert hear(it, *datagrams) == "accepted"  # of the node's own address nobody said anything wrong
+    assert hear(it, *announcing(ONE, at(1))[1], peer=elsewhere, moment=at(1)) == "accepted"
+
+
 def test_who_is_distrusted_is_listed_no_more() -> None:
     trust = store("pinned", peers=pins(ONE, TWO))
     it = Relay(999, trust, max_nodes=8, rng=rng())

@@ -99,7 +99,7 @@ def test_one_connection_too_many_is_told(tmp_path):
 
 def test_only_root_and_the_daemon_may_ask(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        admin, "_UCRED", type("Nobody", (), {"size": 12, "unpack": staticmethod(lambda raw: (1, 65534, 1))})
+        admin, "UCRED", type("Nobody", (), {"size": 12, "unpack": staticmethod(lambda raw: (1, 65534, 1))})
     )
     (answer,) = said(tmp_path, b"{}\n")
     assert "65534" in answer["error"]
@@ -190,3 +190,9 @@ def test_traces_are_somebody_elses(request_):
 def test_what_nobody_asks_is_refused(request_):
     with pytest.raises(BadQuestion):
         ask(FakeNode(), **request_)
+
+
+def test_no_socket_is_made_where_others_could_put_theirs(tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(OSError, match=r"written by others \(mode 0777\): chmod go-w"):
+        said(tmp_path, b"")
