@@ -32,11 +32,12 @@ class Steps:
     def step(self, what: str) -> Iterator[list[str]]:
         said: list[str] = []
         begun = time.monotonic()
-        print(f"{len(self.done) + 1:2}. {what} ...", end="", flush=True)
+        if sys.stdout.isatty():
+            print(f"{len(self.done) + 1:2}. {what} ...", end="\r", flush=True)
         yield said
         took = time.monotonic() - begun
         self.done.append((what, took))
-        print(f"\r{len(self.done):2}. {what}  [{took * 1000:.0f} ms]")
+        print(f"{len(self.done):2}. {what}  [{took * 1000:.0f} ms]", flush=True)
         for line in said:
             print(f"      {line}")
 

@@ -1,6 +1,7 @@
 """What every test folder shares: a test whose facility is missing is skipped by its marker."""
 
 import os
+import signal
 
 import pytest
 from facilities import REQUIRED, netns_probe, require
@@ -8,6 +9,10 @@ from facilities import REQUIRED, netns_probe, require
 os.umask(0o022)  # what others may write is not believed, and tests write such files
 
 __all__ = ["REQUIRED", "netns_probe", "require"]
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: what we start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

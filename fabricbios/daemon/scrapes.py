@@ -25,6 +25,7 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
     """Serves `registry` on `address` in threads of its own from start() to close(). Making it raises OSError."""
 
     daemon_threads = True
+    request_queue_size = 64  # with socketserver's 5 a burst of askers waits for its SYNs to be sent again
 
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
         infos = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

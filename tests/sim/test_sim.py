@@ -3,10 +3,11 @@
 import os
 
 import pytest
+from effort import effort
 from sim.world import World
 
 FIRST = int(os.environ.get("FABRICBIOS_SIM_FIRST", "0"))
-SEEDS = int(os.environ.get("FABRICBIOS_SIM_SEEDS", "1000"))
+SEEDS = int(os.environ.get("FABRICBIOS_SIM_SEEDS", effort(quick=200, full=1000)))
 CHUNKS = 8
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
+from effort import effort
 from fbmu_rig import KEY, LEASE, LENGTH, FbmuRig, question, read, write
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -118,7 +119,9 @@ def play(rig: XdpRig, reference: FbmuRig, step: Step) -> None:
     assert rig.ask(step.datagram) == reference.ask(step.datagram)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=effort(quick=30, full=150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(cases())
 @example(Case(LEASE, [Step(read(0, 64, 5, 60)), Step(read(0, 64, 5, 60)), Step(read(0, 64, 4, 60))]))
 @example(
