@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 from typing import NamedTuple
 
 from fabricbios.hw.sysfs import Sysfs
@@ -49,7 +50,8 @@ PASSTHRU_CMD = Layout(
 
 
 class NvmeController(NamedTuple):
-    """`name` is the PCI address, for fabrics the NQN and address. Strings are as the controller pads them, stripped."""
+    """`name` is the PCI address, for fabrics the NQN and address. Strings are as the controller pads them, stripped.
+    `namespaces` are the names of its disks below /dev."""
 
     name: str
     kernel_name: str
@@ -88,6 +90,10 @@ class Smart(NamedTuple):
     media_errors: int
 
 
+_HIDDEN = re.compile(r"c\d+")
+"""With native multipath a controller has paths (nvme0c1n2), which no /dev knows; the disk over them is nvme0n2."""
+
+
 def detect(fs: Sysfs) -> tuple[NvmeController, ...]:
     return tuple(_read(fs, name) for name in fs.names(NVME, r"nvme\d{1,5}"))
 
@@ -106,7 +112,7 @@ def _read(fs: Sysfs, kernel_name: str) -> NvmeController:
         address=address,
         state=fs.text(f"{at}/state"),
         nqn=nqn,
-        namespaces=fs.names(at, rf"{kernel_name}(c\d+)?n\d+"),
+        namespaces=tuple(_HIDDEN.sub("", name) for name in fs.names(at, r"nvme\d+(c\d+)?n\d+")),
     )
 
 

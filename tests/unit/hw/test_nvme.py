@@ -55,6 +55,14 @@ def test_a_device_that_is_no_nvme_raises_oserror(tmp_path):
         nvme.smart("/dev/null")
 
 
+def test_the_disk_over_a_multipath_is_named_and_not_its_hidden_path(tree):
+    tree.fill(f"{nvme.NVME}/nvme1", transport="pcie", address="0000:01:00.0")
+    tree.directory(f"{nvme.NVME}/nvme1/nvme0c1n2")  # numbered by its subsystem, which need not be the controller's
+    tree.directory(f"{nvme.NVME}/nvme1/hwmon4")
+    (controller,) = nvme.detect(tree.fs)
+    assert controller.namespaces == ("nvme0n2",)
+
+
 def test_controllers_from_sysfs(tree):
     tree.fill(f"{nvme.NVME}/nvme0", model="Disk  ", serial="S1", firmware_rev="1.0", transport="pcie",
               address="0000:01:00.0", state="live", subsysnqn="nqn.x")  # fmt: skip
