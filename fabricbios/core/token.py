@@ -8,6 +8,7 @@ holder and taken off by nobody, so what a token allows only ever shrinks. What a
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from typing import NamedTuple
 
 from fabricbios.core.fence import SchedulerFence
@@ -18,6 +19,7 @@ from fabricbios.wire import Range, RateLimit, SourceIp, Token
 from fabricbios.wire.token import mac_holds, mint, objection
 
 MAX_BUCKETS = MAX_REVOKED = 65_536
+MAX_REVOKED_BY = 4096  # of them, those that one identity asked for
 MAX_GENUINE, SHORT = 1024, 512  # tokens remembered, and the bytes of the longest of them
 
 
@@ -38,19 +40,40 @@ class Tokens:
         self._key = token_key
         self._fence = fence
         self.revoked: dict[int, int] = {}
+        self._revoker: dict[int, int] = {}  # token_id -> who asked, since this daemon's start
+        self._shares: Counter[int] = Counter()  # how many each of them
+        self._swept = -1  # Unix second
         self._genuine: dict[bytes, Token] = {}  # whole tokens whose MAC holds; nothing about when and for whom
         self._full_at: dict[int, int] = {}  # RATE_LIMIT by token_id: when its bucket is full again, boot ns
 
     def mint(self, token: Token) -> Token:
         return mint(token, self._key)
 
-    def revoke(self, token_id: int, until: int, now: Instant) -> None:
-        """Refuse `token_id` until then. CAPACITY_EXCEEDED when the table is full: no revocation is ever dropped."""
-        if len(self.revoked) >= MAX_REVOKED and token_id not in self.revoked:
-            self.revoked = {t: u for t, u in self.revoked.items() if u > now.unix}
-            if len(self.revoked) >= MAX_REVOKED:
-                raise Refused.of(Status.CAPACITY_EXCEEDED, "too many revoked tokens")
+    def revoke(self, token_id: int, until: int, now: Instant, by: int) -> None:
+        """Refuse `token_id` until then. No revocation is ever dropped: CAPACITY_EXCEEDED when the table is full, or
+        `by`, who may invent ids, has its share of it."""
+        if token_id not in self.revoked:
+            self._make_room(by, now)
+            self._revoker[token_id] = by
+            self._shares[by] += 1
         self.revoked[token_id] = max(until, self.revoked.get(token_id, 0))
+
+    def _make_room(self, by: int, now: Instant) -> None:
+        if self._has_room(by):
+            return
+        if now.unix != self._swept:  # who is refused may ask again at once, and looking through it all takes time
+            self._sweep(now)
+        if not self._has_room(by):
+            raise Refused.of(Status.CAPACITY_EXCEEDED, "too many revoked tokens")
+
+    def _sweep(self, now: Instant) -> None:
+        self._swept = now.unix
+        self.revoked = {t: u for t, u in self.revoked.items() if u > now.unix}
+        self._revoker = {t: who for t, who in self._revoker.items() if t in self.revoked}
+        self._shares = Counter(self._revoker.values())
+
+    def _has_room(self, by: int) -> bool:
+        return len(self.revoked) < MAX_REVOKED and self._shares[by] < MAX_REVOKED_BY
 
     def verify(self, raw: bytes, scope: Scope, peer: StreamPeer, now: Instant) -> Token:
         """Return the token if it is good for `scope` in the hands of `peer`, else raise Refused with D6's status."""

@@ -101,7 +101,7 @@ def revoke(state: NodeState, ask: Ask, params: CapRevokeParams, now: Instant) ->
         raise Refused.of(Status.INVALID_ARGS, "a ttl of 0")
     ttl = min(params.ttl_secs, MAX_REVOKE_SECS)
     held_until = now.unix + max(ttl, state.setup.max_token_ttl)
-    state.tokens.revoke(params.token_id, held_until, now)
+    state.tokens.revoke(params.token_id, held_until, now, ask.peer.node_id)
     result = RevokeBroadcast(state.setup.node_id, (params.token_id,), now.unix + ttl).pack()
     state.record(record.revoked_entry(params.token_id, held_until), Recording(ask, result))
     state.audit.note(now, "token.revoked", peer=ask.peer.node_id, detail=f"{params.token_id:#034x}")

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from fabricbios.core import token as token_module
 from fabricbios.core.fence import SchedulerFence
 from fabricbios.core.token import MAX_GENUINE, MAX_REVOKED, SHORT, Scope, Tokens
 from fabricbios.errors import Refused
@@ -162,15 +163,15 @@ def test_stale_epochs() -> None:
 
 def test_revocations_end_and_are_bounded_but_never_dropped() -> None:
     book = tokens()
-    book.revoke(7, UNIX + 10, NOW)
-    book.revoke(7, UNIX + 5, NOW)
+    book.revoke(7, UNIX + 10, NOW, by=1)
+    book.revoke(7, UNIX + 5, NOW, by=1)
     assert status(token(), of=book) is Status.INVALID_TOKEN
     assert status(token(), of=book, now=Instant(0, (UNIX + 10) * 1000)) is Status.OK
     for token_id in range(100, 100 + MAX_REVOKED - 1):
-        book.revoke(token_id, UNIX + 10, NOW)
+        book.revoke(token_id, UNIX + 10, NOW, by=token_id)
     with pytest.raises(Refused, match="CAPACITY_EXCEEDED"):
-        book.revoke(1, UNIX + 10, NOW)
-    book.revoke(1, UNIX + 99, Instant(0, (UNIX + 20) * 1000))
+        book.revoke(1, UNIX + 10, NOW, by=1)
+    book.revoke(1, UNIX + 99, Instant(0, (UNIX + 20) * 1000), by=1)
     assert len(book.revoked) == 1
 
 
@@ -181,7 +182,7 @@ def test_a_token_known_by_its_bytes_is_judged_anew_each_time() -> None:
     assert status(raw, peer=peer_of(6), of=of) is Status.INVALID_TOKEN
     assert status(raw, now=later, of=of) is Status.INVALID_TOKEN
     assert status(raw, of=of) is Status.OK
-    of.revoke(7, UNIX + 60, NOW)
+    of.revoke(7, UNIX + 60, NOW, by=1)
     assert status(raw, of=of) is Status.INVALID_TOKEN
 
 
@@ -194,3 +195,17 @@ def test_no_more_tokens_are_known_than_there_is_room_for() -> None:
     assert status(long, of=of) is Status.OK
     assert len(of._genuine) == MAX_GENUINE
     assert long not in of._genuine
+
+
+def test_who_invents_ids_fills_no_more_than_its_share_of_the_revocations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_module, "MAX_REVOKED_BY", 2)
+    book = tokens()
+    for token_id in (1, 2):
+        book.revoke(token_id, UNIX + 10, NOW, by=9)
+    with pytest.raises(Refused, match="too many"):
+        book.revoke(3, UNIX + 10, NOW, by=9)
+    book.revoke(2, UNIX + 20, NOW, by=9)  # one that is there may be made longer
+    book.revoke(3, UNIX + 10, NOW, by=2)
+    later = Instant(0, (UNIX + 15) * 1000)
+    book.revoke(4, UNIX + 30, later, by=9)
+    assert set(book.revoked) == {2, 4}

@@ -61,9 +61,9 @@ def test_a_scope_means_nothing_that_it_does_not_name() -> None:
 
 def test_a_revocation_ends_with_its_second() -> None:
     book = tokens()
-    book.revoke(7, NOW.unix, NOW)
+    book.revoke(7, NOW.unix, NOW, by=1)
     assert book.verify(token(), ALLOC, PEER, NOW).token_id == 7
-    book.revoke(7, NOW.unix + 1, NOW)
+    book.revoke(7, NOW.unix + 1, NOW, by=1)
     with pytest.raises(InvalidToken, match="revoked"):
         book.verify(token(), ALLOC, PEER, NOW)
 
@@ -71,16 +71,16 @@ def test_a_revocation_ends_with_its_second() -> None:
 def test_a_full_table_of_revocations_loses_only_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_REVOKED", 2)
     book = tokens()
-    book.revoke(1, NOW.unix, NOW)
-    book.revoke(2, NOW.unix + 1, NOW)
-    book.revoke(2, NOW.unix + 9, NOW)  # already there: no room is needed
+    book.revoke(1, NOW.unix, NOW, by=1)
+    book.revoke(2, NOW.unix + 1, NOW, by=1)
+    book.revoke(2, NOW.unix + 9, NOW, by=1)  # already there: no room is needed
     assert book.revoked == {1: NOW.unix, 2: NOW.unix + 9}
-    book.revoke(3, NOW.unix + 1, NOW)
+    book.revoke(3, NOW.unix + 1, NOW, by=1)
     assert book.revoked == {2: NOW.unix + 9, 3: NOW.unix + 1}
     with pytest.raises(CapacityExceeded, match="revoked"):
-        book.revoke(4, NOW.unix + 1, NOW)
+        book.revoke(4, NOW.unix + 1, NOW, by=1)
     assert 4 not in book.revoked
-    book.revoke(3, NOW.unix, NOW)
+    book.revoke(3, NOW.unix, NOW, by=1)
     assert book.revoked[3] == NOW.unix + 1  # never shortened
 
 
