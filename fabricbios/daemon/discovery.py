@@ -170,7 +170,10 @@ class DiscoveryService:
             found += usable[:1]
         targets = [*found, *multicast_peers(self._ifaces, self._sockets.port)]
         core.set_targets(targets)
-        core.set_reachable(reachable_address(targets), now())
+        try:
+            core.set_reachable(reachable_address(targets), now())
+        except OSError as error:
+            _log.warning("which address of ours others reach: %s; as before", error)
 
     async def _keep_resolving(self, core: Discovery) -> None:
         while True:

@@ -5,6 +5,7 @@ The kernel knows: connecting a UDP socket sends nothing, and chooses the address
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from fabricbios.daemon.udp_port import to_address
 from fabricbios.model import MULTICAST_V4
 from fabricbios.ports import UdpPeer
 
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 # Documentation addresses (RFC 5737, RFC 3849): where the default routes lead, if there are any.
 _ANYWHERE = (UdpPeer("192.0.2.1", 9), UdpPeer("2001:db8::1", 9))
 
@@ -21,7 +23,8 @@ def reachable_address(towards: Sequence[UdpPeer]) -> str:
     """Return our address as seen by the first of these that we have a route to, else by the world, else by ourselves.
 
     Loopback is the last choice even where a relay is on it: who asks that relay may be anywhere.
-    Link-local IPv6 is none: in an ANNOUNCE there is no room for its scope.
+    Link-local IPv6 is none: in an ANNOUNCE there is no room for its scope. OSError where the kernel could not be asked
+    (no descriptors, no memory): what was found before holds then.
     """
     loopback = ""
     for address in _sources([*towards, *_ANYWHERE]):
@@ -50,5 +53,7 @@ def _source(peer: UdpPeer, iface: str = "") -> Iterable[str]:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, iface.encode())
             sock.connect(to_address(peer, family))
             yield sock.getsockname()[0]
-    except OSError:  # no route, no such family here, an interface without an address
-        return
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        return  # no route, no such family here, an interface without an address
