@@ -65,7 +65,7 @@ class Planes:
 
     def _open_stores(self) -> BlockStores:
         stores = BlockStores(self._config, self._node_id)
-        self._undo.callback(lambda: None if self._busy else stores.close())
+        self._undo.callback(lambda: None if self._busy or stores.pool.is_stuck else stores.close())
         self.stores = stores.by_resource
         return stores
 

@@ -1,22 +1,27 @@
 """Extents of the admin's files and devices, by lease: placed, journaled, wiped before anybody gets them again.
 
 Bookkeeping is under a lock and quick; reserving space and wiping happen outside it, so that one slow wipe holds
-up no other lease.
+up no other lease. A store that does not answer is waited for as long as the slowest may take, then no more: what is
+held on it stays held, and is FENCED by who asked (D8), until the store is back.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from fabricbios.dataplane.extent_journal import ExtentJournal, Placed
 from fabricbios.dataplane.extents import Extents
+from fabricbios.dataplane.patience import Patience
 from fabricbios.errors import LocalMisuse
 from fabricbios.hw.backing import GRANULE, Backing, Wipe
 
 FIRST_WIPE_SECONDS = 4.0  # an asker waits for its lease meanwhile, and not for long
+STORE_SECONDS, WIPE_STEP = 30.0, 128 << 20
+"""A store may take so long over one step of wiping: 4 MB/s, less than any card or disk that works."""
 
 
 class Region(NamedTuple):
@@ -41,6 +46,7 @@ class BlockPool:
         self._of_identity = {b.identity: i for i, b in enumerate(self.backings)}
         self._extents = [Extents(b.size) for b in self.backings]
         self._journal, self._wipe = journal, wipe
+        self._patience = [Patience(b.path) for b in self.backings]
         self._lock = threading.Lock()
         for lease_id, placed in journal.extents.items():
             device = self._of_identity.get(placed.store)
@@ -55,6 +61,11 @@ class BlockPool:
         with self._lock:
             return self._extents[self._device[resource_id]].available
 
+    @property
+    def is_stuck(self) -> bool:
+        """Say whether a thread is inside a store that does not answer: the stores must not be closed under it."""
+        return any(patience.is_at_an_end for patience in self._patience)
+
     def leases(self) -> set[int]:
         """Return the leases that hold an extent, those of a predecessor included."""
         with self._lock:
@@ -64,7 +75,8 @@ class BlockPool:
         """Give a lease `size` bytes, rounded up to GRANULE, in one piece; the same ones if asked again.
 
         OSError(ENOSPC) where there is no such piece, or the file system has no room for it; EBUSY where what stood
-        there before anybody leased it takes long to wipe (asking again goes on with it). Then nothing is held.
+        there before anybody leased it takes long to wipe (asking again goes on with it); ETIMEDOUT where the store does
+        not answer. Then nothing is held.
         """
         if resource_id not in self._device:
             raise OSError(errno.ENODEV, f"no such block resource: 0x{resource_id:032x}")
@@ -74,8 +86,7 @@ class BlockPool:
         if held:
             return region
         try:
-            self._clean(region)
-            region.backing.reserve(region.base, region.length)
+            self._bounded(region, lambda: self._make_ready(region))
         except OSError:
             self._let_go(lease_id, region.device)
             raise
@@ -87,14 +98,26 @@ class BlockPool:
             return self._find(lease_id)
 
     def release(self, lease_id: int) -> None:
-        """Wipe what a lease held, then give it back; nothing happens if it holds nothing. Raises OSError."""
+        """Wipe what a lease held, then give it back; nothing happens if it holds nothing.
+
+        OSError, ETIMEDOUT where the store does not answer; then it stays held.
+        """
         region = self.find(lease_id)
         if region is None:
             return
-        region.backing.wipe(region.base, region.length, self._wipe)
+        for base in range(region.base, region.base + region.length, WIPE_STEP):
+            length = min(WIPE_STEP, region.base + region.length - base)
+            self._bounded(region, partial(region.backing.wipe, base, length, self._wipe))
         if self._wipe == "none":
             self._note_clean(region, region.base)
         self._let_go(lease_id, region.device)
+
+    def _bounded(self, region: Region, work: Callable[[], None]) -> None:
+        self._patience[region.device].run(work, STORE_SECONDS)
+
+    def _make_ready(self, region: Region) -> None:
+        self._clean(region)
+        region.backing.reserve(region.base, region.length)
 
     def _clean(self, region: Region) -> None:
         """Wipe what nobody leased before: the admin's old bytes are no more the holder's to read than another holder's.
