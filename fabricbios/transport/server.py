@@ -26,6 +26,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from fabricbios.ports import StreamPeer
 from fabricbios.transport import datagrams
 from fabricbios.transport.connection import Counts, Handler, Session
+from fabricbios.transport.cycles import Ended
 from fabricbios.transport.datagrams import Address, Endpoint
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import DEFAULTS, Limits
@@ -65,6 +66,7 @@ class QuicServer:
         self._dirty: set[Session] = set()
         self._flush_due = False
         self._sweeper: asyncio.TimerHandle | None = None
+        self._ended = Ended()
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Serve on one more numeric address ("::" takes IPv4 too); return it with the port that was picked.
@@ -321,6 +323,7 @@ class QuicServer:
         if session.ended:
             return
         session.ended = True
+        self._ended.count += 1
         self._account(session)
         for cid in session.cids:
             self._by_cid.pop(cid, None)
@@ -332,7 +335,8 @@ class QuicServer:
             self.handler.connection_closed(session.number)
 
     def _sweep(self) -> None:
-        """Once in a while: end handshakes and requests that take too long."""
+        """Once in a while: end handshakes and requests that take too long, and free what has ended."""
+        self._ended.collect()
         now = self._loop.time()
         late = [s for s in self._half_open.values() if now - s.started >= self.limits.handshake_seconds]
         for session in late:
