@@ -1,7 +1,8 @@
 """The replay window of one lease, in its slot (D10); layout and reasons: slots.py.
 
 BPF does the same with compare-and-swap. Here one process serves a plane and nobody else marks the
-window of a datagram that came to it, so loads and stores are enough.
+window of a datagram that came to it, so loads and stores are enough. XDP, where it checks a block lease's
+datagrams, looks at the window and marks it only when no process has the socket (bpf/socket.h).
 """
 
 from __future__ import annotations
