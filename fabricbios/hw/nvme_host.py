@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -22,7 +23,7 @@ _SAFE = re.compile(r"[A-Za-z0-9.:%_/+=-]{1,223}")
 _HEAD = re.compile(r"nvme\d+n\d+")  # not nvme0c0n1, the hidden path below a multipath disk
 _ANSWER = re.compile(r"instance=(\d+),cntlid=(\d+)")
 _HOST_ID_SPACE = uuid.UUID("7d0cf24f-6f4e-5d1f-9f0e-3b6d3f0a2a51")  # names of host NQNs, for uuid5
-_POLL = 0.05
+_POLL, _PROBE = 0.05, 2.0
 KEEP_ALIVE = 5  # seconds between two signs of life; a controller that gives none for as long again is unreachable
 LOSS_TIMEOUT = 30
 """Seconds that the kernel goes on trying to reach an unreachable controller, its I/O waiting; then it gives up.
@@ -118,16 +119,41 @@ def wait_for_disk(nqn: str, timeout: float = 10.0) -> str:
 
 
 def disconnect(nqn: str, timeout: float = 10.0) -> bool:
-    """Delete every controller of a subsystem and wait until its disks are gone; return whether there was one."""
+    """Delete every controller of a subsystem and wait until its disks are gone; return whether there was one.
+
+    The kernel says good-bye to a target that it believes alive, and waits a minute for an answer. So where nobody
+    answers, first wait until the kernel has missed it, which takes two KEEP_ALIVE at most.
+    """
     names = controllers(nqn)
     for name in names:
-        _delete(Path("/sys/class/nvme") / name / "delete_controller")
+        path = Path("/sys/class/nvme") / name
+        if _text(path / "transport") == "tcp" and not _answers(_text(path / "address")):
+            _wait_until_missed(path)
+        _delete(path / "delete_controller")
     deadline = time.monotonic() + timeout
     while controllers(nqn) or disks(nqn):
         if time.monotonic() > deadline:
             raise OSError(errno.EBUSY, "this controller does not go", nqn)
         time.sleep(_POLL)
     return bool(names)
+
+
+def _answers(address: str) -> bool:
+    """Say whether somebody takes a connection at a controller's address (traddr=...,trsvcid=...)."""
+    parts = dict(part.partition("=")[::2] for part in address.split(","))
+    if not parts.get("traddr") or not parts.get("trsvcid", "").isdigit():
+        return True
+    try:
+        socket.create_connection((parts["traddr"], int(parts["trsvcid"])), _PROBE).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_until_missed(controller: Path) -> None:
+    deadline = time.monotonic() + 2 * KEEP_ALIVE + _PROBE
+    while _text(controller / "state") == "live" and time.monotonic() < deadline:
+        time.sleep(_POLL)
 
 
 def _delete(path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fabricbios.dataplane.nvmeof import STEPS, dhchap_key, subsystem_nqn
 from fabricbios.hw import loop, nvme_host
 from fabricbios.hw.nvmet import Listener
+from vm.direct_io import read_direct, write_direct
 from vm.nvmeof_rig import MIB, TCP, Node, lease_of, load_modules, node_at, nothing_left, targets, tree
 from vm.rdma_link import ADDRESS, soft_roce
 
@@ -44,27 +45,6 @@ def attached(node: Node) -> str:
     """Bind LEASE, connect its holder, who gives up soon, and return the disk."""
     nvme_host.connect(targets(node.bind(LEASE))[0], loss_timeout=4)
     return nvme_host.wait_for_disk(NQN)
-
-
-def read_direct(disk: str, offset: int = 0, length: int = 4096) -> bytes:
-    """Read past the page cache: what the target says now."""
-    with mmap.mmap(-1, length) as buffer:
-        fd = os.open(disk, os.O_RDONLY | os.O_DIRECT)
-        try:
-            assert os.preadv(fd, [buffer], offset) == length
-        finally:
-            os.close(fd)
-        return buffer[:]
-
-
-def write_direct(disk: str, data: bytes, offset: int = 0) -> None:
-    with mmap.mmap(-1, len(data)) as buffer:
-        buffer[:] = data
-        fd = os.open(disk, os.O_WRONLY | os.O_DIRECT)
-        try:
-            assert os.pwritev(fd, [buffer], offset) == len(data)
-        finally:
-            os.close(fd)
 
 
 @pytest.mark.parametrize("size", [2 * MIB, 8 * MIB], ids=["part through loop", "whole file"])

@@ -1,5 +1,6 @@
 """hw/nvme_host: what stands in sysfs, and option lines that no node can bend."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,32 @@ def test_controllers_and_disks_are_found_by_their_subsystem(tmp_path: Path) -> N
 
 def test_a_machine_without_nvme_has_none(tmp_path: Path) -> None:
     assert nvme_host.controllers(NQN, tmp_path) == nvme_host.disks(NQN, tmp_path) == ()
+
+
+def test_who_answers_at_an_address_is_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert nvme_host._answers(f"traddr=127.0.0.1,trsvcid={port},src_addr=127.0.0.1")
+    assert not nvme_host._answers(f"traddr=127.0.0.1,trsvcid={port}")
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "traddr=127.0.0.1", "traddr=127.0.0.1,trsvcid=x"])
+def test_what_has_no_address_is_not_asked(address: str) -> None:
+    assert nvme_host._answers(address)
+
+
+def test_a_silent_controller_is_waited_for_until_it_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").write_text("live\n")
+    monkeypatch.setattr(nvme_host.time, "sleep", lambda _: (tmp_path / "state").write_text("connecting\n"))
+    nvme_host._wait_until_missed(tmp_path)
+    assert (tmp_path / "state").read_text() == "connecting\n"
+
+
+def test_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").write_text("live\n")
+    monkeypatch.setattr(nvme_host, "KEEP_ALIVE", 0)
+    monkeypatch.setattr(nvme_host, "_PROBE", 0)
+    nvme_host._wait_until_missed(tmp_path)
 
 
 def test_the_options_say_it_all() -> None:
