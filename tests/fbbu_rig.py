@@ -5,9 +5,9 @@ import socket
 import struct
 from pathlib import Path
 
-from fbmu_rig import KEY, LEASE_ID, question
+from fbmu_rig import KEY, LEASE_ID, coupled, question
 
-from fabricbios.dataplane.batch import STRIDE, Batch
+from fabricbios.dataplane.batch import DATAGRAM_LIMIT
 from fabricbios.dataplane.counters import COUNTERS, CountedOp, DropReason
 from fabricbios.dataplane.fbbu import Fbbu, Stores, Sync
 from fabricbios.dataplane.index import SlotIndex, index_bytes
@@ -39,11 +39,9 @@ def write_block(index: int, data: bytes, nonce: int = 1, count: int | None = Non
 
 
 class FbbuRig:
-    """`ask` puts a datagram through everything but the sockets; the WRITE it may be is settled at once."""
+    """`ask` puts a datagram through everything but the sockets."""
 
-    def __init__(
-        self, file: Path, sync: Sync = Sync.DATASYNC, family: socket.AddressFamily = socket.AF_INET, buffers: int = 2
-    ) -> None:
+    def __init__(self, file: Path, sync: Sync = Sync.DATASYNC, family: socket.AddressFamily = socket.AF_INET) -> None:
         self.now, self.file = 0, file
         if not file.exists():
             file.write_bytes(bytes(FILE_BYTES))
@@ -54,30 +52,23 @@ class FbbuRig:
         fd = os.open(file, os.O_RDWR)
         self.stores = Stores([(fd, FILE_BYTES)])
         os.close(fd)
-        leases = Leases(Plane.FBBU, board, index, self.stores.span)
-        with socket.socket(family, socket.SOCK_DGRAM) as unbound:
-            self._batch = Batch(unbound, buffers)
-        self.server = Fbbu(self._batch, self.tally, sync)
-        self._responder = Responder(self.server, self._batch, leases, self.tally, lambda: self.now)
+        leases, limit = Leases(Plane.FBBU, board, index, self.stores.span), DATAGRAM_LIMIT[family]
+        self._responder = Responder(Fbbu(self.tally, limit, sync), leases, self.tally, lambda: self.now, limit)
 
     def open(self, lease: SlotLease = LEASE) -> int:
         """Install a lease and return its slot."""
         return self.table.install(lease, 0)
 
     def ask(self, datagram: bytes) -> bytes | None:
-        """Return the answer as on the wire, or None for a drop or an answer that is not sent."""
-        answer = self.answer(0, datagram)
-        return None if 0 in self.server.settle() else answer
+        """Return the answer, or None for a drop or an answer that is not sent."""
+        answers = self.ask_together([datagram])
+        return answers[0] if answers else None
 
-    def answer(self, b: int, datagram: bytes) -> bytes | None:
-        """Answer in buffer b; what it acknowledges is not yet durable."""
-        arena, start = self._batch.arena, b * STRIDE
-        for at, part in ((16, datagram[:40]), (0, datagram[40:56]), (56, datagram[56:STRIDE])):
-            arena[start + at : start + at + len(part)] = part
-        length = self._responder.respond(b, len(datagram))
+    def ask_together(self, datagrams: list[bytes]) -> list[bytes]:
+        """Return the answers to datagrams that came in one batch."""
+        answers = self._responder.answer(coupled(datagrams))
         self.tally.publish()
-        whole = bytes(arena[start + 16 : start + 56] + arena[start : start + 16])
-        return None if length < 0 else whole + bytes(arena[start + 56 : start + 56 + length])
+        return [answer for train in answers for answer in train.datagrams()]
 
     def content(self) -> bytes:
         """Return the bytes of the lease as the file has them."""

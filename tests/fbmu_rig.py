@@ -2,16 +2,17 @@
 
 import socket
 import struct
+from itertools import groupby
 
-from fabricbios.dataplane.batch import STRIDE, Batch
+from fabricbios.dataplane.batch import DATAGRAM_LIMIT
 from fabricbios.dataplane.counters import COUNTERS, CountedOp, DropReason
-from fabricbios.dataplane.express import MemoryChannel
 from fabricbios.dataplane.fbmu import Fbmu
 from fabricbios.dataplane.index import SlotIndex, index_bytes
 from fabricbios.dataplane.leases import Leases
 from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.slots import SLOT, Extent, Plane, SlotLease, SlotTable
 from fabricbios.dataplane.tally import Tally
+from fabricbios.dataplane.trains import Train
 from fabricbios.model import DpAuth, DpOp
 from fabricbios.wire import Tagger, question_message, with_tag
 
@@ -49,26 +50,27 @@ def write(offset: int, data: bytes, nonce: int = 1, length: int | None = None, *
     return question(DpOp.WRITE, struct.pack(">QI", offset, said) + data, nonce, **how)  # type: ignore[arg-type]
 
 
-class FbmuRig:
-    """`ask` puts a datagram through everything but the sockets; a `careful` one never takes the short way."""
+def coupled(datagrams: list[bytes]) -> list[Train]:
+    """Return datagrams as a socket's batch has them: neighbours of one length together."""
+    trains: list[Train] = []
+    for size, alike in groupby(datagrams, len):
+        some = list(alike)
+        trains += [Train(b"".join(some), size, 0)] if size else [Train(b"", 0, 0)] * len(some)
+    return trains
 
-    def __init__(self, family: socket.AddressFamily = socket.AF_INET, *, careful: bool = False) -> None:
+
+class FbmuRig:
+    """`ask` puts a datagram through everything but the sockets."""
+
+    def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
         self.now, self.bytes = 0, bytearray(65536)
         board = memoryview(bytearray(8 * SLOT.size))
         index = SlotIndex(memoryview(bytearray(index_bytes(8))), board)
         self.table = SlotTable(board, [index])
         self.record = bytearray(COUNTERS.size)
         self.tally = Tally(memoryview(self.record))
-        leases = Leases(Plane.FBMU, board, index, self._data)
-        with socket.socket(family, socket.SOCK_DGRAM) as unbound:
-            self._batch = Batch(unbound, 8)
-        if careful:
-            respond = Responder(
-                Fbmu(self._batch, self.tally), self._batch, leases, self.tally, lambda: self.now
-            ).respond
-            self._answer = lambda sizes: [respond(b, size) for b, size in enumerate(sizes)]
-        else:
-            self._answer = MemoryChannel(self._batch, leases, self.tally, lambda: self.now).answer
+        leases, limit = Leases(Plane.FBMU, board, index, self._data), DATAGRAM_LIMIT[family]
+        self._responder = Responder(Fbmu(self.tally, limit), leases, self.tally, lambda: self.now, limit)
 
     def _data(self, extent: Extent) -> memoryview:
         return memoryview(self.bytes)[extent.base : extent.base + extent.length]
@@ -78,25 +80,15 @@ class FbmuRig:
         return self.table.install(lease, 0)
 
     def ask(self, datagram: bytes) -> bytes | None:
-        """Return the answer, gathered as on the wire, or None for a drop."""
-        return self.ask_together([datagram])[0]
+        """Return the answer, or None for a drop."""
+        answers = self.ask_together([datagram])
+        return answers[0] if answers else None
 
-    def ask_together(self, datagrams: list[bytes]) -> list[bytes | None]:
-        """Return what `ask` does for up to eight that came in one batch."""
-        for b, datagram in enumerate(datagrams):
-            self._put(b * STRIDE, datagram)
-        lengths = self._answer([len(datagram) for datagram in datagrams])
+    def ask_together(self, datagrams: list[bytes]) -> list[bytes]:
+        """Return the answers to datagrams that came in one batch."""
+        answers = self._responder.answer(coupled(datagrams))
         self.tally.publish()
-        return [None if length < 0 else self._taken(b * STRIDE, length) for b, length in enumerate(lengths)]
-
-    def _put(self, at: int, datagram: bytes) -> None:
-        arena, head, tag, payload = self._batch.arena, datagram[:40], datagram[40:56], datagram[56:STRIDE]
-        for start, part in ((at + 16, head), (at, tag), (at + 56, payload)):
-            arena[start : start + len(part)] = part
-
-    def _taken(self, at: int, length: int) -> bytes:
-        arena = self._batch.arena
-        return bytes(arena[at + 16 : at + 56] + arena[at : at + 16] + arena[at + 56 : at + 56 + length])
+        return [answer for train in answers for answer in train.datagrams()]
 
     def drops(self) -> dict[str, int]:
         """Return the drops that happened, by name."""

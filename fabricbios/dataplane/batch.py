@@ -1,144 +1,142 @@
-"""Datagrams by the batch: everything that recvmmsg(2) and sendmmsg(2) need, allocated once.
+"""Datagrams by the batch: recvmmsg(2) into one room, sendmmsg(2) out of one piece of bytes.
 
-A datagram is scattered as it arrives: its auth_tag to the front of its buffer, then the header up to the
-tag, then the payload. So the message that the tag covers (D10) lies in one piece, and the answer is
-written over the question and gathered back in the order of the wire. The sender's address, and under a
-wildcard bind the address it reached, go from question to answer untouched by Python.
+Where the kernel can, it hands over what one asker sent in one go as one message (UDP_GRO, udp(7)), whose datagrams have
+one length but for the last. Where it cannot, or they came one by one, they are coupled here.
+The sender's address, and under a wildcard bind the address it reached, go from question to answer untouched by Python.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import socket
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from fabricbios.dataplane.segments import Segments, can_segment
-from fabricbios.hw.syscalls import IP_PKTINFO, MSG_DONTWAIT, iovec, mmsghdr, msghdr, recvmmsg_raw, sendmmsg_raw
-from fabricbios.wire.dataplane import DP_HEADER_SIZE, TAGGED_SIZE
+from fabricbios.dataplane.segments import Route, Segments
+from fabricbios.dataplane.trains import Train
+from fabricbios.hw.syscalls import (
+    IP_PKTINFO,
+    MSG_DONTWAIT,
+    SOL_UDP,
+    UDP_GRO,
+    iovec,
+    mmsghdr,
+    msghdr,
+    recvmmsg_raw,
+)
 
-HEADER, HEAD_BYTES, TAG_BYTES = DP_HEADER_SIZE, TAGGED_SIZE, DP_HEADER_SIZE - TAGGED_SIZE
-STRIDE = 2048
-"""Bytes from one buffer of the arena to the next."""
 DATAGRAM_LIMIT = {socket.AF_INET: 1472, socket.AF_INET6: 1452}
 """UDP payload of a datagram (D10)."""
-_NAME, _CONTROL = 32, 64
-_HDR_BYTES, _HDR_U32, _LEN_AT = ctypes.sizeof(mmsghdr), ctypes.sizeof(mmsghdr) // 4, mmsghdr.msg_len.offset // 4
+_MESSAGES = 32
+"""Messages a batch. One may be a train of 128 segments, and a lease that ends waits for the batch."""
+_ROOM = 1 << 16
+_STRIDE = _ROOM + 1472
+"""Bytes from one message to the next: more than any UDP payload, and no power of two, whose multiples would all
+compete for the same lines of the cache."""
+_NAME, _CONTROL = 32, 96
+_CMSG = struct.Struct("=QiiI")  # cmsg_len, level, type, the first four bytes of the data (cmsg(3), 64 bits)
+_CMSG_HEAD = 16
+_PKTINFO = {(socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)}
+_WORDS = ctypes.sizeof(mmsghdr) // 8
 
 
 class Batch:
-    """`count` buffers for one socket, which tells the family and whether it is bound to a wildcard.
+    """What is received from one socket together, `messages` of them at most, and answered together."""
 
-    Buffer b is arena[b * STRIDE:][:STRIDE]: tag (16 bytes), header without tag (40), payload. A datagram
-    that is longer than the family's limit shows one byte more than that.
-    """
-
-    def __init__(self, sock: socket.socket, count: int = 64) -> None:
-        self._sock, self._count = sock, count
+    def __init__(self, sock: socket.socket, messages: int = _MESSAGES) -> None:
+        self._sock, self._count = sock, messages
         self.limit = DATAGRAM_LIMIT[socket.AddressFamily(sock.family)]
-        self.arena = bytearray(count * STRIDE)
-        self._names, self._controls = bytearray(_NAME * count), bytearray(_CONTROL * count)
-        room = self.limit + 1 - HEADER
-        self._in_pieces, self._out_pieces = self._pieces(room), self._pieces(0)
-        self._questions, self._answers = self._headers(self._in_pieces), self._headers(self._out_pieces)
-        self._questions_at, self._answers_at = _address(self._questions), _address(self._answers)
-        self._pristine = bytes(self._answers)
-        self._lengths = memoryview(self._questions).cast("I")[_LEN_AT::_HDR_U32]
-        self._answer_bytes = memoryview(self._answers)
-        self._payload_lens = memoryview(self._out_pieces).cast("Q")[5::6]  # iov_len of each third piece
-        self._sends = list(range(count))
-        self._arranged: list[int] = []
-        self._queued, self._are_alike = 0, True
-        first = mmsghdr.from_buffer(self._answers)
-        self._segments = Segments(sock.fileno(), first) if can_segment(sock) else None
+        self._room = mmap.mmap(-1, messages * _STRIDE)
+        self._names, self._controls = bytearray(_NAME * messages), bytearray(_CONTROL * messages)
+        name_bytes, self._info_bytes = _address_sizes(sock)
+        trains = _ask_for_trains(sock)
+        self._pieces = self._rooms()
+        self._headers = self._message_headers(name_bytes, _CONTROL if self._info_bytes or trains else 0)
+        self._headers_at, self._pristine = _address(self._headers), bytes(self._headers)
+        words = memoryview(self._headers)
+        self._lengths = words.cast("I")[mmsghdr.msg_len.offset // 4 :: 2 * _WORDS]
+        self._control_lengths = words.cast("Q")[msghdr.msg_controllen.offset // 8 :: _WORDS]
+        route = Route(_address(self._names), _NAME, name_bytes, memoryview(self._controls), _CONTROL, self._info_bytes)
+        self._segments = Segments(sock, route)
 
-    def _pieces(self, room: int) -> bytearray:
-        """Return three iovecs a buffer, in the order of the wire: header, tag, `room` bytes of payload."""
-        start = _address(self.arena)
-        raw = bytearray(3 * self._count * ctypes.sizeof(iovec))
-        pieces = (iovec * (3 * self._count)).from_buffer(raw)
-        for b in range(self._count):
-            at = start + b * STRIDE
-            parts = ((at + TAG_BYTES, HEAD_BYTES), (at, TAG_BYTES), (at + HEADER, room))
-            for i, part in enumerate(parts):
-                pieces[3 * b + i] = iovec(*part)
-        return raw
+    def _rooms(self) -> ctypes.Array[iovec]:
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._room))
+        return (iovec * self._count)(*(iovec(start + j * _STRIDE, _ROOM) for j in range(self._count)))
 
-    def _headers(self, pieces: bytearray) -> bytearray:
-        names, controls = _address(self._names), _address(self._controls)
-        iovs, width = _address(pieces), ctypes.sizeof(iovec)
-        name_bytes, control_bytes = _address_sizes(self._sock)
-        raw = bytearray(self._count * _HDR_BYTES)
+    def _message_headers(self, name_bytes: int, control_bytes: int) -> bytearray:
+        names, controls, rooms = _address(self._names), _address(self._controls), ctypes.addressof(self._pieces)
+        raw = bytearray(self._count * ctypes.sizeof(mmsghdr))
         headers = (mmsghdr * self._count).from_buffer(raw)
-        for b in range(self._count):
-            control = controls + _CONTROL * b if control_bytes else None
-            headers[b].msg_hdr = msghdr(
-                names + _NAME * b, name_bytes, iovs + 3 * width * b, 3, control, control_bytes, 0
-            )
+        for j in range(self._count):
+            room = rooms + j * ctypes.sizeof(iovec)
+            control = controls + _CONTROL * j
+            headers[j].msg_hdr = msghdr(names + _NAME * j, name_bytes, room, 1, control, control_bytes, 0)
         return raw
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def receive(self) -> int:
-        """Take what is there, at most `count` datagrams; return how many, 0 if none."""
-        n = recvmmsg_raw(self._sock.fileno(), self._questions_at, self._count, MSG_DONTWAIT, None)
-        if n >= 0:
-            return int(n)
-        if ctypes.get_errno() in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
-            return 0
-        raise OSError(ctypes.get_errno(), f"recvmmsg: {os.strerror(ctypes.get_errno())}")
+    def receive(self) -> list[Train]:
+        """Return the datagrams that are there, none if there are none."""
+        self._headers[:] = self._pristine  # the kernel wrote into it how long names and control data were
+        n = recvmmsg_raw(self._sock.fileno(), self._headers_at, self._count, MSG_DONTWAIT, None)
+        if n < 0:
+            if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
+                raise OSError(ctypes.get_errno(), f"recvmmsg: {os.strerror(ctypes.get_errno())}")
+            return []
+        lengths = self._lengths[:n].tolist()
+        if sum(self._control_lengths[:n].tolist()) == n * self._info_bytes:
+            return self._joined(lengths)
+        return [train for j, length in enumerate(lengths) for train in self._cut(j, length)]
 
-    def lengths(self, n: int) -> list[int]:
-        """Return how long the datagrams in buffers 0 .. n-1 are, header and tag included."""
-        return self._lengths[:n].tolist()
+    def _joined(self, lengths: list[int]) -> list[Train]:
+        """Return messages of a datagram each as trains: neighbours of one length from one asker together."""
+        trains, room, j = [], self._room, 0
+        for (_, length), alike in groupby(zip(map(self._asker, range(len(lengths))), lengths, strict=True)):
+            count = sum(1 for _ in alike)
+            starts = range(j * _STRIDE, (j + count) * _STRIDE, _STRIDE)
+            if length:
+                trains.append(Train(b"".join([room[at : at + length] for at in starts]), length, j))
+            else:
+                trains += [Train(b"", 0, j)] * count
+            j += count
+        return trains
 
-    def send(self, answers: list[int]) -> int:
-        """Send the answers that stand in the first buffers; return how many the kernel would not take.
+    def _asker(self, j: int) -> tuple[bytearray, bytearray]:
+        """Return whom message j is from, and how it came."""
+        name, control = j * _NAME, j * _CONTROL
+        return self._names[name : name + _NAME], self._controls[control : control + self._info_bytes]
 
-        `answers` has their payloads' lengths, -1 where there is none. An unreachable address is such a refusal.
-        """
-        if answers != self._arranged:
-            self._arrange(answers)
-        queued = self._queued
-        done = self._send_as_one(queued) if queued > 1 and self._segments else 0
-        return self._send_each(done, queued) if done < queued else 0
+    def _cut(self, j: int, length: int) -> Iterator[Train]:
+        """Yield message j, which may be a train whose last datagram is shorter than the others."""
+        start = j * _STRIDE
+        size = self._segment_size(j) or length
+        rest = length % size if size else 0
+        if length > rest or not length:
+            yield Train(self._room[start : start + length - rest], size, j)
+        if rest:
+            yield Train(self._room[start + length - rest : start + length], rest, j)
 
-    @property
-    def answers(self) -> list[int]:
-        """Return what was sent last, as send() takes it; buffers are as they were then until the next receive()."""
-        return self._arranged
+    def _segment_size(self, j: int) -> int:
+        """Return how long the datagrams of message j are, 0 if it is no train; leave its pktinfo in front."""
+        at = start = _CONTROL * j
+        end, size = start + self._control_lengths[j], 0
+        while at + _CMSG.size <= end:
+            length, level, kind, first = _CMSG.unpack_from(self._controls, at)
+            if (level, kind) == (SOL_UDP, UDP_GRO):
+                size = first
+            elif (level, kind) in _PKTINFO:
+                self._controls[start : start + self._info_bytes] = self._controls[at : at + self._info_bytes]
+            at += max(length + 7 & ~7, _CMSG_HEAD)
+        return size
 
-    def _arrange(self, answers: list[int]) -> None:
-        """Close up the headers of what is sent. Most batches are as the last one was and need nothing."""
-        answered = [b for b, payload_len in enumerate(answers) if payload_len >= 0]
-        for j, b in enumerate(answered):
-            self._payload_lens[b] = answers[b]
-            if self._sends[j] != b:
-                self._sends[j] = b
-                at, pristine = j * _HDR_BYTES, b * _HDR_BYTES
-                self._answer_bytes[at : at + _HDR_BYTES] = self._pristine[pristine : pristine + _HDR_BYTES]
-        self._arranged, self._queued = answers, len(answered)
-        self._are_alike = answers == answers[:1] * len(answered)
-
-    def _send_as_one(self, queued: int) -> int:
-        """Send answers that are alike in one message; return how many were sent, 0 where they are not alike."""
-        assert self._segments is not None
-        if not self._are_alike:
-            return 0
-        for addresses, width in ((self._names, _NAME), (self._controls, _CONTROL)):
-            if addresses[: width * queued] != addresses[:width] * queued:
-                return 0
-        return self._segments.send(queued, HEADER + self._arranged[0])
-
-    def _send_each(self, done: int, queued: int) -> int:
-        refused, fd = 0, self._sock.fileno()
-        while done < queued:
-            n = sendmmsg_raw(fd, self._answers_at + done * _HDR_BYTES, queued - done, 0)
-            if n < 0:
-                n, refused = 1, refused + 1
-            done += n
-        return refused
+    def send(self, answers: Sequence[Train]) -> int:
+        """Send answers to who asked; return how many the kernel would not take, as for an unreachable address."""
+        return self._segments.send(answers)
 
 
 def _address(buffer: bytearray) -> int:
@@ -146,8 +144,17 @@ def _address(buffer: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
+def _ask_for_trains(sock: socket.socket) -> bool:
+    """Ask for what came together in one message; False where the kernel does not know of it."""
+    try:
+        sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
+
+
 def _address_sizes(sock: socket.socket) -> tuple[int, int]:
-    """Return (bytes of a sockaddr, bytes of control data), and ask for the control data.
+    """Return (bytes of a sockaddr, bytes of a pktinfo message), and ask for the pktinfo.
 
     Under a wildcard bind the answer has to come from the address that was asked: IP_PKTINFO as it is
     received is what sendmsg wants to be told (ip(7), ipv6(7)).

@@ -39,7 +39,7 @@ class Lease:
         "readable",
         "reads",
         "state_at",
-        "tag",
+        "tag_after",
         "touched",
         "window",
         "words",
@@ -69,7 +69,7 @@ class Lease:
         auth = DpAuth(field("auth"))
         self.has_own_tags = auth != DpAuth.HMAC_HEADER
         self.window = Window(words, slot)
-        self.tag = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).function
+        self.tag_after = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).tag_after
         self.data = data_of(Extent(field("base"), self.length, field("device")))
 
     def is_current(self) -> bool:
@@ -91,17 +91,9 @@ class Lease:
         self.words[self.write_mark_at] = nonce
         return True
 
-    def count_read(self, length: int) -> None:
-        self.reads += 1
-        self.bytes += length
-
-    def count_write(self, length: int) -> None:
-        self.writes += 1
-        self.bytes += length
-
-    def count_reject(self) -> None:
-        """An authentic question was answered with another status than OK."""
-        self._rejects += 1
+    def count_rejects(self, count: int = 1) -> None:
+        """Authentic questions were answered with another status than OK."""
+        self._rejects += count
 
     def publish(self) -> None:
         """Add what was counted since the last time to the slot, if it is still this lease's, and start from zero."""

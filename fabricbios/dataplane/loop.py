@@ -1,43 +1,60 @@
-"""The loop of a user-space server: receive a batch, answer it in place, send it."""
+"""The loop of a user-space server: receive a batch, answer it, send the answers."""
 
 from __future__ import annotations
 
 import select
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from fabricbios.dataplane.batch import Batch
+from fabricbios.dataplane.counters import DropReason
+from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.tally import Tally
+from fabricbios.dataplane.trains import Train
 
 _ROUNDS = 64
-"""Batches between two looks at the control descriptor, however busy the sockets are."""
+"""Batches between two times that the counters are shown, however busy the sockets are."""
+_REST_SECONDS = 0.005
+"""Who has had nothing to do for so long shows the counters: a client that waits for each answer pays for no more."""
 
 
-class Serves(Protocol):
-    """One socket and whoever answers what comes in."""
+class Channel:
+    """One socket, and who answers what comes in."""
 
-    @property
-    def batch(self) -> Batch: ...
+    def __init__(self, batch: Batch, responder: Responder) -> None:
+        self.batch, self._responder = batch, responder
+        self.last: tuple[Sequence[Train], Sequence[Train]] = (), ()
+        """What was received last, and what answered it."""
 
-    def serve(self, tally: Tally) -> int:
-        """Answer what is there now; return how many datagrams that were."""
+    def serve(self, tally: Tally) -> None:
+        """Answer what is there now."""
+        tally.begin_batch()
+        asked = self.batch.receive()
+        answers = self._responder.answer(asked)
+        tally.drops[DropReason.INTERNAL] += self.batch.send(answers)
+        tally.end_batch()
+        self.last = asked, answers
 
 
-def serve_until(
-    control: int, channels: Sequence[Serves], tally: Tally, watched: Callable[[], Sequence[Serves]]
-) -> None:
+Serving = Callable[[Channel, Tally], None]
+"""Channel.serve, or the same with somebody who watches."""
+
+
+def serve_until(control: int, channels: Sequence[Channel], tally: Tally, serving: Callable[[], Serving]) -> None:
     """Serve until `control` becomes readable or is hung up: the daemon says stop, or is gone.
 
-    `watched` is asked after every sleep for the same channels, with a stopwatch on them or without.
+    `serving` is asked after every sleep.
     """
-    poller = select.epoll()
-    poller.register(control, select.EPOLLIN)
-    for channel in channels:
-        poller.register(channel.batch.fileno(), select.EPOLLIN)
-    while all(fd != control for fd, _ in poller.poll()):
-        serving = watched()
-        for _ in range(_ROUNDS):
-            if not sum(channel.serve(tally) for channel in serving):
-                break
-        tally.publish()
-    poller.close()
+    by_fd = {channel.batch.fileno(): channel for channel in channels}
+    unshown = 0
+    with select.epoll() as poller:
+        for fd in (control, *by_fd):
+            poller.register(fd, select.EPOLLIN)
+        while control not in (ready := [fd for fd, _ in poller.poll(_REST_SECONDS if unshown else None)]):
+            serve = serving()
+            for fd in ready:
+                serve(by_fd[fd], tally)
+            unshown += 1
+            if not ready or unshown == _ROUNDS:
+                tally.publish()
+                unshown = 0
+    tally.publish()

@@ -1,7 +1,7 @@
-"""Many answers of one length to one asker as one message, which the kernel cuts apart (UDP_SEGMENT, udp(7)).
+"""Answers of one length to one asker as one message, which the kernel cuts apart (UDP_SEGMENT, udp(7)).
 
 That is what a client with a window of READs or WRITEs in flight gets: one walk through the network
-stack for all of them. Where the kernel or the interface will not, the caller sends them one by one.
+stack for all of them. Where the kernel or the interface will not, they leave one by one.
 """
 
 from __future__ import annotations
@@ -9,47 +9,113 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from fabricbios.hw.syscalls import SOL_UDP, UDP_SEGMENT, iovec, mmsghdr, sendmmsg_raw
+from fabricbios.dataplane.trains import Train
+from fabricbios.hw.syscalls import SOL_UDP, UDP_SEGMENT, iovec, mmsghdr, msghdr, sendmmsg_raw
 
 MOST_SEGMENTS = 64
 """UDP_MAX_SEGMENTS of the oldest kernels that have it (include/linux/udp.h)."""
 MOST_BYTES = 65_000
 """A little less than the longest UDP payload (65,507 on IPv4)."""
+_VECTOR = 64
 _CMSG = struct.Struct("=QiiH6x")  # cmsg_len, level, type, the u16 segment size (cmsg(3), 64 bits)
 _CMSG_LEN = 18
+_CONTROL = 64
+_NAME_AT, _CONTROL_LENGTH_AT = msghdr.msg_name.offset // 8, msghdr.msg_controllen.offset // 8
+_WORDS = ctypes.sizeof(mmsghdr) // 8
+
+
+class Route(NamedTuple):
+    """How the questions of a batch came: of message j a sockaddr of `name_bytes` at the address
+    `names` + j * `name_stride`, and in `controls`, from j * `control_stride` on, a pktinfo of `info_bytes`."""
+
+    names: int
+    name_stride: int
+    name_bytes: int
+    controls: memoryview
+    control_stride: int
+    info_bytes: int
+
+
+class _Message(NamedTuple):
+    """`number` answers of `size` bytes each, from byte `start` of what is sent on, to who sent message `origin`."""
+
+    origin: int
+    start: int
+    size: int
+    number: int
 
 
 class Segments:
-    """Prepared messages over the answers of a batch.
+    """Sends messages from one socket along the routes by which questions came."""
 
-    `first` is a batch's answer header number 0; the pieces of answer j begin three iovecs a buffer after it.
-    """
+    def __init__(self, sock: socket.socket, route: Route) -> None:
+        self._fd, self._route = sock.fileno(), route
+        self._can_segment = _can_segment(sock)
+        self._control = bytearray(_CONTROL * _VECTOR)
+        self._pieces, self._headers = bytearray(16 * _VECTOR), bytearray(8 * _WORDS * _VECTOR)
+        self._piece_words = memoryview(self._pieces).cast("Q")
+        self._words = memoryview(self._headers).cast("Q")
+        headers = (mmsghdr * _VECTOR).from_buffer(self._headers)
+        pieces, control = (ctypes.addressof(ctypes.c_char.from_buffer(b)) for b in (self._pieces, self._control))
+        for i, header in enumerate(headers):
+            piece = pieces + i * ctypes.sizeof(iovec)
+            header.msg_hdr = msghdr(None, route.name_bytes, piece, 1, control + i * _CONTROL, 0, 0)
+        self._headers_at = ctypes.addressof(headers)
 
-    def __init__(self, fd: int, first: mmsghdr) -> None:
-        self._fd, self._first = fd, first
-        self._control_bytes = first.msg_hdr.msg_controllen
-        self._control = ctypes.create_string_buffer(self._control_bytes + _CMSG.size)
-        self._message = mmsghdr.from_buffer_copy(bytes(first))
-        self._message.msg_hdr.msg_control = ctypes.addressof(self._control)
-        self._message.msg_hdr.msg_controllen = len(self._control)
+    def send(self, answers: Sequence[Train]) -> int:
+        """Send trains of answers; return how many answers the kernel would not take."""
+        data = b"".join([train.data for train in answers])
+        start, messages = 0, list[_Message]()
+        for train in answers:
+            messages += self._messages(train, start)
+            start += len(train.data)
+        return self._send(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0, messages)
 
-    def send(self, answers: int, length: int) -> int:
-        """Send the first `answers` answers of `length` bytes each; return how many the kernel took."""
-        head = self._message.msg_hdr
-        if self._control_bytes:
-            ctypes.memmove(self._control, self._first.msg_hdr.msg_control, self._control_bytes)
-        _CMSG.pack_into(self._control, self._control_bytes, _CMSG_LEN, SOL_UDP, UDP_SEGMENT, length)
-        a_message = min(MOST_SEGMENTS, MOST_BYTES // length)
-        for start in range(0, answers, a_message):
-            head.msg_iov = self._first.msg_hdr.msg_iov + 3 * start * ctypes.sizeof(iovec)
-            head.msg_iovlen = 3 * min(a_message, answers - start)
-            if sendmmsg_raw(self._fd, ctypes.addressof(self._message), 1, 0) != 1:
-                return start
-        return answers
+    def _messages(self, train: Train, start: int) -> Iterator[_Message]:
+        """Yield a train in as many messages as the kernel wants it to be."""
+        fits = max(1, min(MOST_SEGMENTS, MOST_BYTES // train.size)) if self._can_segment else 1
+        for i in range(0, train.length, fits):
+            yield _Message(train.origin, start + i * train.size, train.size, min(fits, train.length - i))
+
+    def _send(self, address: int, messages: Sequence[_Message]) -> int:
+        return sum(self._send_some(address, messages[i : i + _VECTOR]) for i in range(0, len(messages), _VECTOR))
+
+    def _send_some(self, address: int, messages: Sequence[_Message]) -> int:
+        for i, message in enumerate(messages):
+            self._arrange(i, address, message)
+        done, failed = 0, []
+        while done < len(messages):
+            n = sendmmsg_raw(self._fd, self._headers_at + 8 * _WORDS * done, len(messages) - done, 0)
+            if n < 0:
+                failed.append(messages[done])
+            done += max(n, 1)
+        return sum(self._send_apart(address, message) for message in failed)
+
+    def _send_apart(self, address: int, message: _Message) -> int:
+        """Send the answers of a message that the kernel would not take one by one."""
+        origin, start, size, number = message
+        if number == 1:
+            return 1
+        return self._send(address, [_Message(origin, start + i * size, size, 1) for i in range(number)])
+
+    def _arrange(self, i: int, address: int, message: _Message) -> None:
+        """Make message header i what is to be sent."""
+        origin, start, size, number = message
+        route, info = self._route, self._route.info_bytes
+        self._words[i * _WORDS + _NAME_AT] = route.names + origin * route.name_stride
+        self._words[i * _WORDS + _CONTROL_LENGTH_AT] = info + (_CMSG.size if number > 1 else 0)
+        self._piece_words[2 * i], self._piece_words[2 * i + 1] = address + start, size * number
+        if info:
+            came = origin * route.control_stride
+            self._control[i * _CONTROL : i * _CONTROL + info] = route.controls[came : came + info]
+        if number > 1:
+            _CMSG.pack_into(self._control, i * _CONTROL + info, _CMSG_LEN, SOL_UDP, UDP_SEGMENT, size)
 
 
-def can_segment(sock: socket.socket) -> bool:
+def _can_segment(sock: socket.socket) -> bool:
     """Say whether this kernel knows UDP_SEGMENT: try to set it to nothing."""
     try:
         sock.setsockopt(SOL_UDP, UDP_SEGMENT, 0)

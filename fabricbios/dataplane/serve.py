@@ -12,15 +12,15 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from fabricbios.dataplane.batch import Batch
-from fabricbios.dataplane.express import MemoryChannel
-from fabricbios.dataplane.fbbu import BlockChannel, Fbbu, Stores, Sync
-from fabricbios.dataplane.leases import Leases
-from fabricbios.dataplane.loop import Serves, serve_until
-from fabricbios.dataplane.responder import Responder
+from fabricbios.dataplane.fbbu import Fbbu, Stores, Sync
+from fabricbios.dataplane.fbmu import Fbmu
+from fabricbios.dataplane.leases import DataOf, Leases
+from fabricbios.dataplane.loop import Channel, serve_until
+from fabricbios.dataplane.responder import PlaneServer, Responder
 from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import Memory, Slab
 from fabricbios.dataplane.slots import Plane
@@ -59,45 +59,45 @@ def main(argv: list[str]) -> int:
     spec = ServeSpec(**json.loads(argv[0]))
     tally = Tally(Region.attach(*spec.counters).buffer)
     plane = Plane[spec.plane]
-    channels = _PLANES[plane](spec, tally)
-    stopwatch = Stopwatch(Region.attach(*spec.trace).buffer, plane, channels, boottime_ns)
+    channels = _channels(spec, plane, tally)
+    stopwatch = Stopwatch(Region.attach(*spec.trace).buffer, plane, boottime_ns)
     gc.freeze()
     control = socket.socket(fileno=spec.control)
     control.send(READY)
-    serve_until(spec.control, channels, tally, stopwatch.channels)
+    serve_until(spec.control, channels, tally, stopwatch.serving)
     return 0
 
 
-def _fbmu_channels(spec: ServeSpec, tally: Tally) -> list[MemoryChannel]:
-    memory = Memory([Slab(*slab) for slab in spec.slabs])
+def _channels(spec: ServeSpec, plane: Plane, tally: Tally) -> list[Channel]:
+    """Return a channel a socket. Leases are looked up once for all of them."""
     board = LeaseBoard(Region.attach(*spec.slots), Region.attach(*spec.lookup))
-    leases = Leases(
-        Plane.FBMU,
-        board.slots.buffer,
-        board.slot_index(),
-        lambda extent: memory.view[extent.base : extent.base + extent.length],
-    )
+    server_of, data_of = _PLANES[plane](spec, tally)
+    leases = Leases(plane, board.slots.buffer, board.slot_index(), data_of)
 
-    return [MemoryChannel(Batch(socket.socket(fileno=fd)), leases, tally, boottime_ns) for fd in spec.sockets]
-
-
-def _fbbu_channels(spec: ServeSpec, tally: Tally) -> list[BlockChannel]:
-    stores = Stores(spec.slabs)
-    board = LeaseBoard(Region.attach(*spec.slots), Region.attach(*spec.lookup))
-    leases = Leases(Plane.FBBU, board.slots.buffer, board.slot_index(), stores.span)
-
-    def channel(fd: int) -> BlockChannel:
+    def channel(fd: int) -> Channel:
         batch = Batch(socket.socket(fileno=fd))
-        server = Fbbu(batch, tally, Sync(spec.sync))
-        return BlockChannel(batch, Responder(server, batch, leases, tally, boottime_ns), server)
+        return Channel(batch, Responder(server_of(batch.limit), leases, tally, boottime_ns, batch.limit))
 
     return [channel(fd) for fd in spec.sockets]
 
 
-_PLANES: dict[Plane, Callable[[ServeSpec, Tally], Sequence[Serves]]] = {
-    Plane.FBMU: _fbmu_channels,
-    Plane.FBBU: _fbbu_channels,
-}
+ServerOf = Callable[[int], PlaneServer]
+"""Return who serves datagrams of at most so many bytes."""
+
+
+def _fbmu(spec: ServeSpec, tally: Tally) -> tuple[ServerOf, DataOf]:
+    memory = Memory([Slab(*slab) for slab in spec.slabs])
+    return (
+        lambda limit: Fbmu(tally, limit),
+        lambda extent: memory.view[extent.base : extent.base + extent.length],
+    )
+
+
+def _fbbu(spec: ServeSpec, tally: Tally) -> tuple[ServerOf, DataOf]:
+    return lambda limit: Fbbu(tally, limit, Sync(spec.sync)), Stores(spec.slabs).span
+
+
+_PLANES: dict[Plane, Callable[[ServeSpec, Tally], tuple[ServerOf, DataOf]]] = {Plane.FBMU: _fbmu, Plane.FBBU: _fbbu}
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ of them was in here. While nobody watches, a look at the page between two sleeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import compress
 
-from fabricbios.dataplane.batch import HEADER, STRIDE, TAG_BYTES, Batch
-from fabricbios.dataplane.loop import Serves
+from fabricbios.dataplane.loop import Channel, Serving
 from fabricbios.dataplane.shared import Region
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
@@ -28,13 +28,14 @@ from fabricbios.dataplane.trace import (
     series_of,
     words_of,
 )
+from fabricbios.dataplane.trains import Train
 from fabricbios.dataplane.xdp_layout import DP_HEADER
 from fabricbios.model import DpOp, DpStatus
 
 _PARAMS_BYTES = -(-TRACE_PARAMS.size // 64) * 64
 PAGE_BYTES = _PARAMS_BYTES + SERIES_COUNT * TRACE_SERIES.size
-_OP_AT = TAG_BYTES + DP_HEADER.offset["op"]
-_LEASE_AT = TAG_BYTES + DP_HEADER.offset["lease_id"]
+_OP_AT = DP_HEADER.offset["op"]
+_LEASE_ID = slice(DP_HEADER.offset["lease_id"], DP_HEADER.offset["lease_id"] + 16)
 _OPS: dict[int, TracedOp] = {
     DpOp.HELLO: TracedOp.HELLO,
     DpOp.HELLO_ACK: TracedOp.HELLO,
@@ -46,9 +47,6 @@ _OPS: dict[int, TracedOp] = {
     DpOp.PONG: TracedOp.PING,
     DpOp.ERROR: TracedOp.PING,
 }
-# Enum members cost a lookup each time they are named: on the path of a datagram they have names of their own.
-_ANSWERED, _REFUSED, _DROPPED = int(Outcome.ANSWERED), int(Outcome.REFUSED), int(Outcome.DROPPED)
-_OK = int(DpStatus.OK)
 _PLANES: dict[int, TracedPlane] = {Plane.FBMU: TracedPlane.FBMU, Plane.FBBU: TracedPlane.FBBU}
 
 
@@ -89,66 +87,60 @@ class ServerTrace:
 
 
 class Stopwatch:
-    """The server's end: what its loop serves, with the clock running or without."""
+    """The server's end: its loop asks it how to serve, with the clock running or without."""
 
-    def __init__(self, page: memoryview, plane: Plane, channels: Sequence[Serves], clock: Callable[[], int]) -> None:
-        self._until, self._clock = page[:8].cast("Q"), clock
-        self._plain = channels
-        self._timed = [_Timed(channel, _Recorder(page, plane, channel.batch), clock) for channel in channels]
+    def __init__(self, page: memoryview, plane: Plane, clock: Callable[[], int]) -> None:
+        self._until, self._clock, self._recorder = page[:8].cast("Q"), clock, _Recorder(page, plane)
 
-    def channels(self) -> Sequence[Serves]:
-        """Return the channels to serve until the loop asks again."""
+    def serving(self) -> Serving:
+        """Return how to serve until the loop asks again."""
         until = self._until[0]
-        return self._timed if until and self._clock() < until else self._plain
+        return self._timed if until and self._clock() < until else Channel.serve
 
-
-class _Timed(NamedTuple):
-    """A channel that is looked at while it works."""
-
-    channel: Serves
-    recorder: _Recorder
-    clock: Callable[[], int]
-
-    @property
-    def batch(self) -> Batch:
-        return self.channel.batch
-
-    def serve(self, tally: Tally) -> int:
-        began = self.clock()
-        n = self.channel.serve(tally)
-        if n:
-            self.recorder.add(self.clock() - began)
-        return n
+    def _timed(self, channel: Channel, tally: Tally) -> None:
+        began = self._clock()
+        channel.serve(tally)
+        self._recorder.add(*channel.last, self._clock() - began)
 
 
 class _Recorder:
-    """Adds the datagrams of a batch that was just sent, whose buffers hold answers, or questions that drew none."""
+    """Adds the datagrams of a batch that was just answered."""
 
-    def __init__(self, page: memoryview, plane: Plane, batch: Batch) -> None:
-        self._page, self._plane, self._batch = page, _PLANES[plane], batch
-        self._starts = range(0, len(batch.arena), STRIDE)
+    def __init__(self, page: memoryview, plane: Plane) -> None:
+        self._page, self._plane = page, _PLANES[plane]
         self._series = list(words_of(_series_memory(page)))
 
-    def add(self, ns: int) -> None:
-        """Most datagrams of a batch are alike, so they are counted first."""
-        bucket, plane = bucket_of(ns), self._plane
-        for (op, outcome), n in self._kinds().items():
-            words = self._series[series_of(plane, _OPS.get(op, TracedOp.OTHER), outcome)]
-            words[0] += ns * n
-            words[1] = max(words[1], ns)
-            words[2 + bucket] += n
+    def add(self, asked: Iterable[Train], answers: Iterable[Train], ns: int) -> None:
+        """Count what was answered, and what was asked besides as dropped. Most are alike, so they are counted first."""
+        counts: Counter[tuple[TracedOp, Outcome]] = Counter()
+        for (op, _), n in self._kinds(asked).items():
+            counts[_OPS.get(op, TracedOp.OTHER), Outcome.DROPPED] += n
+        for (op, status), n in self._kinds(answers).items():
+            counts[_OPS[op], Outcome.ANSWERED if status == DpStatus.OK else Outcome.REFUSED] += n
+            counts[_OPS[op], Outcome.DROPPED] -= n
+        for (traced, outcome), n in counts.items():
+            if n:
+                self._count(self._series[series_of(self._plane, traced, outcome)], n, ns)
 
-    def _kinds(self) -> dict[tuple[int, int], int]:
-        """Return how many datagrams of each op, as it stands in the buffer, came to which outcome.
-
-        PONG alone has no payload and never refuses; every other answer begins with its status.
-        """
-        arena, wanted = self._batch.arena, TRACE_PARAMS.get(self._page, 0, "lease_id")
-        kinds: dict[tuple[int, int], int] = {}
-        for at, answer in zip(self._starts, self._batch.answers, strict=False):
-            if wanted != ANY_LEASE and wanted != arena[at + _LEASE_AT : at + _LEASE_AT + 16]:
-                continue
-            outcome = _DROPPED if answer < 0 else _REFUSED if answer and arena[at + HEADER] != _OK else _ANSWERED
-            kind = arena[at + _OP_AT], outcome
-            kinds[kind] = kinds.get(kind, 0) + 1
+    def _kinds(self, trains: Iterable[Train]) -> Counter[tuple[int, int]]:
+        """Return how many datagrams have which op and, as an answer, which status (PONG has none: OK)."""
+        wanted = TRACE_PARAMS.get(self._page, 0, "lease_id")
+        kinds: Counter[tuple[int, int]] = Counter()
+        for train in trains:
+            found = zip(_bytes_at(train, _OP_AT), _bytes_at(train, DP_HEADER.size), strict=True)
+            kinds.update(found if wanted == ANY_LEASE else compress(found, _of_lease(train, wanted)))
         return kinds
+
+    def _count(self, words: memoryview, n: int, ns: int) -> None:
+        words[0] += ns * n
+        words[1] = max(words[1], ns)
+        words[2 + bucket_of(ns)] += n
+
+
+def _bytes_at(train: Train, at: int) -> bytes:
+    """Return one byte of each datagram, zeros where they end before it."""
+    return train.data[at :: train.size] if train.size > at else bytes(train.length)
+
+
+def _of_lease(train: Train, lease_id: bytes) -> list[bool]:
+    return [datagram[_LEASE_ID] == lease_id for datagram in train.datagrams()]

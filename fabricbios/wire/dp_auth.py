@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 from fabricbios.errors import LocalMisuse, Unsupported
 from fabricbios.model import DpAuth, DpOp
 from fabricbios.wire.dataplane import DP_HEADER_SIZE, TAGGED_SIZE
 
 Buffer = bytes | bytearray | memoryview
+TagAfter = Callable[[bytes, Buffer], bytes]
 TAG_SIZE = 16
 KEY_SIZE = 32
 _OP_AT = 5
+_MOST_HEADS = 32
 _TAG_AT = 40
 
 # Parameter bytes after the header: counted to the header by HMAC_HEADER, and before padding by the others.
@@ -33,30 +36,28 @@ def question_message(datagram: Buffer, mode: DpAuth) -> bytes:
 class Tagger:
     """Makes tags with one lease's key. Key schedules are prepared once; each tag copies them.
 
+    `tag_after(head, rest)` is the tag over head + rest, where `head` is one of a few: what is hashed by its end is
+    prepared too, which spares BLAKE2s the block of the key.
+
     A tagger belongs to one thread. Raise LocalMisuse for a key that is not 32 bytes, Unsupported for a mode whose
     hash function is missing.
     """
 
-    __slots__ = ("_make", "mode")
+    __slots__ = ("mode", "tag_after")
 
     def __init__(self, mode: DpAuth, dp_key: bytes) -> None:
         if len(dp_key) != KEY_SIZE:
             raise LocalMisuse(f"a dp_key is {KEY_SIZE} bytes")
         self.mode = DpAuth(mode)
-        self._make = _MAKERS[self.mode](bytes(dp_key))
+        self.tag_after: TagAfter = _MAKERS[self.mode](bytes(dp_key))
 
     def tag(self, m: Buffer) -> bytes:
         """Return the 16-byte tag over M."""
-        return self._make(m)
-
-    @property
-    def function(self) -> Callable[[Buffer], bytes]:
-        """Return what is behind `tag`, for a loop in which one more call a datagram counts."""
-        return self._make
+        return self.tag_after(b"", m)
 
     def tag_of(self, datagram: Buffer) -> bytes:
         """Return the tag that a whole datagram of ours must carry (mode 0's answers repeat the question's instead)."""
-        return self._make(question_message(datagram, self.mode))
+        return self.tag(question_message(datagram, self.mode))
 
 
 def with_tag(datagram: bytes, tag: bytes) -> bytes:
@@ -69,48 +70,69 @@ def tag_in(datagram: Buffer) -> bytes:
     return bytes(datagram[_TAG_AT:DP_HEADER_SIZE])
 
 
-def _hmac(dp_key: bytes) -> Callable[[Buffer], bytes]:
+def _hmac(dp_key: bytes) -> TagAfter:
     from cryptography.hazmat.primitives import hashes, hmac  # 33 ms to import: only who needs it
 
-    ready = hmac.HMAC(dp_key, hashes.SHA256())
+    begun = _Begun(hmac.HMAC(dp_key, hashes.SHA256()))
 
-    def make(m: Buffer) -> bytes:
-        h = ready.copy()
-        h.update(m)
-        return h.finalize()[:TAG_SIZE]
-
-    return make
-
-
-def _blake2s(dp_key: bytes) -> Callable[[Buffer], bytes]:
-    ready = hashlib.blake2s(digest_size=TAG_SIZE, key=dp_key)
-
-    def make(m: Buffer) -> bytes:
-        h = ready.copy()
-        h.update(m)
-        return h.digest()
+    def make(head: bytes, rest: Buffer) -> bytes:
+        h = begun[head].copy()
+        h.update(rest)
+        tag: bytes = h.finalize()[:TAG_SIZE]
+        return tag
 
     return make
 
 
-def _siphash(dp_key: bytes) -> Callable[[Buffer], bytes]:
+def _blake2s(dp_key: bytes) -> TagAfter:
+    begun = _Begun(hashlib.blake2s(digest_size=TAG_SIZE, key=dp_key))
+
+    def make(head: bytes, rest: Buffer) -> bytes:
+        h = begun[head].copy()
+        h.update(rest)
+        tag: bytes = h.digest()
+        return tag
+
+    return make
+
+
+def _siphash(dp_key: bytes) -> TagAfter:
     # PyNaCl's own crypto_shorthash_siphashx24 checks and allocates for longer than the hash takes.
     from nacl._sodium import ffi, lib  # 40 ms to import: only who needs it
 
     if not lib.PYNACL_HAS_CRYPTO_SHORTHASH_SIPHASHX24:
         raise Unsupported("SipHash-2-4 with 128 bits", "libsodium was built without it")
-    hash_into, view_of = lib.crypto_shorthash_siphashx24, ffi.from_buffer
+    hash_into = lib.crypto_shorthash_siphashx24
     key, out = ffi.new("unsigned char[16]", dp_key[:16]), ffi.new("unsigned char[16]")
-    tag = ffi.buffer(out)
+    made = ffi.buffer(out)
 
-    def make(m: Buffer) -> bytes:
-        hash_into(out, view_of(m), len(m), key)
-        return bytes(tag)
+    def make(head: bytes, rest: Buffer) -> bytes:
+        m = head + rest  # bytes, which cffi takes without a buffer object around them
+        hash_into(out, m, len(m), key)
+        tag: bytes = made[:]
+        return tag
 
     return make
 
 
-_MAKERS: dict[DpAuth, Callable[[bytes], Callable[[Buffer], bytes]]] = {
+class _Begun(dict[bytes, Any]):
+    """Hash states after the first bytes of a message, made of the one after the key. The oldest is made again when
+    there are too many."""
+
+    def __init__(self, after_key: Any) -> None:
+        super().__init__({b"": after_key})
+        self._after_key = after_key
+
+    def __missing__(self, head: bytes) -> Any:
+        if len(self) == _MOST_HEADS:
+            del self[next(iter(self))]
+        begun = self._after_key.copy()
+        begun.update(head)
+        self[head] = begun
+        return begun
+
+
+_MAKERS: dict[DpAuth, Callable[[bytes], TagAfter]] = {
     DpAuth.HMAC_HEADER: _hmac,
     DpAuth.HMAC_FULL: _hmac,
     DpAuth.BLAKE2S_FULL: _blake2s,

@@ -1,12 +1,14 @@
 """The histograms of `fabricbios trace`: their buckets, and how a user-space server fills them."""
 
-import socket
+import struct
+from collections.abc import Sequence
 from itertools import pairwise
 
+from fbmu_rig import coupled
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabricbios.dataplane.batch import STRIDE, Batch
+from fabricbios.dataplane.loop import Channel
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
 from fabricbios.dataplane.trace import (
@@ -66,47 +68,45 @@ def counted(trace: ServerTrace) -> Counted:
     return {(s.plane.name, s.op.name, s.outcome.name): sum(s.buckets) for s in trace.read()}
 
 
-class FakeChannel:
-    """Serves what is put into its buffers: (op, lease, first payload byte, what send() was told)."""
+def header(op: int, lease_id: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">4sBBHII16sQ16x", b"FBMU", 1, op, 0, len(payload), 7, lease_id.to_bytes(16, "big"), 1) + payload
 
-    def __init__(self, *datagrams: tuple[int, int, int, int]) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unbound:
-            self.batch = Batch(unbound, 8)
-        self._datagrams = datagrams
 
-    def serve(self, tally: Tally) -> int:
-        for b, (op, lease_id, status, _) in enumerate(self._datagrams):
-            at = b * STRIDE
-            self.batch.arena[at + 21], self.batch.arena[at + 56] = op, status
-            self.batch.arena[at + 32 : at + 48] = lease_id.to_bytes(16, "big")
-        self.batch._arrange([answer for *_, answer in self._datagrams])
-        return len(self._datagrams)
+class FakeChannel(Channel):
+    """Has been asked, and has answered, what it is told: datagrams, answers."""
+
+    def __init__(self, asked: Sequence[bytes], answered: Sequence[bytes]) -> None:
+        self.last = coupled(list(asked)), coupled(list(answered))
+
+    def serve(self, tally: Tally) -> None:
+        """It has."""
 
 
 class Watched:
     """A server's stopwatch on a page; its clock makes each batch 100 ns long."""
 
-    def __init__(self, plane: Plane, *datagrams: tuple[int, int, int, int]) -> None:
+    def __init__(self, plane: Plane, asked: Sequence[bytes], answered: Sequence[bytes]) -> None:
         page = memoryview(bytearray(PAGE_BYTES))
         self.now, self.trace = 1000, ServerTrace(page)
-        self.channel = FakeChannel(*datagrams)
-        self.stopwatch = Stopwatch(page, plane, [self.channel], self._clock)
+        self._channel = FakeChannel(asked, answered)
+        self.stopwatch = Stopwatch(page, plane, self._clock)
 
     def _clock(self) -> int:
         self.now += 100
         return self.now
 
     def serve(self) -> None:
-        (channel,) = self.stopwatch.channels()
-        channel.serve(Tally(memoryview(bytearray(1024))))
+        self.stopwatch.serving()(self._channel, Tally(memoryview(bytearray(1024))))
 
 
 def test_a_batch_is_counted_datagram_by_datagram() -> None:
-    watched = Watched(
-        Plane.FBBU,
-        (DpOp.READ_RESP, 1, 0, 520), (DpOp.READ_RESP, 1, 3, 8), (DpOp.WRITE_RESP, 2, 0, 4), (DpOp.PONG, 1, 9, 0),
-        (DpOp.ERROR, 1, 4, 4), (DpOp.WRITE, 1, 0, -1), (0x55, 1, 0, -1), (DpOp.HELLO_ACK, 1, 0, 20),
-    )  # fmt: skip
+    asked = [header(op, 1) for op in (DpOp.READ, DpOp.READ, DpOp.PING, DpOp.PING, DpOp.WRITE, 0x55, DpOp.HELLO)]
+    answered = [
+        header(DpOp.READ_RESP, 1, bytes(20)), header(DpOp.READ_RESP, 1, b"\3" + bytes(7)),
+        header(DpOp.WRITE_RESP, 2, bytes(4)), header(DpOp.PONG, 1), header(DpOp.ERROR, 1, b"\4" + bytes(3)),
+        header(DpOp.HELLO_ACK, 1, bytes(20)),
+    ]  # fmt: skip
+    watched = Watched(Plane.FBBU, [*asked, header(DpOp.WRITE, 2)], answered)
     watched.trace.start(ANY_LEASE, LATE)
     watched.serve()
     assert counted(watched.trace) == {
@@ -123,22 +123,26 @@ def test_a_batch_is_counted_datagram_by_datagram() -> None:
 
 
 def test_one_lease_of_a_batch() -> None:
-    watched = Watched(Plane.FBMU, (DpOp.READ_RESP, 1, 0, 9), (DpOp.READ_RESP, 2, 0, 9))
+    watched = Watched(
+        Plane.FBMU,
+        [header(DpOp.READ, 1), header(DpOp.READ, 2)],
+        [header(DpOp.READ_RESP, 1, bytes(9)), header(DpOp.READ_RESP, 2, bytes(9))],
+    )
     watched.trace.start((2).to_bytes(16, "big"), LATE)
     watched.serve()
     assert counted(watched.trace) == {("FBMU", "READ", "ANSWERED"): 1}
 
 
 def test_the_clock_runs_only_while_somebody_watches() -> None:
-    watched = Watched(Plane.FBMU, (DpOp.READ_RESP, 1, 0, 9))
-    assert list(watched.stopwatch.channels()) == [watched.channel]
+    watched = Watched(Plane.FBMU, [header(DpOp.READ, 1)], [header(DpOp.READ_RESP, 1, bytes(9))])
+    assert watched.stopwatch.serving() is Channel.serve
     watched.trace.start(ANY_LEASE, watched.now + 150)
-    assert list(watched.stopwatch.channels()) != [watched.channel]
-    assert list(watched.stopwatch.channels()) == [watched.channel]  # by now it is over
+    assert watched.stopwatch.serving() is not Channel.serve
+    assert watched.stopwatch.serving() is Channel.serve  # by now it is over
     watched.trace.extend(LATE)
     watched.serve()
     watched.trace.stop()
-    assert list(watched.stopwatch.channels()) == [watched.channel]
+    assert watched.stopwatch.serving() is Channel.serve
     assert counted(watched.trace) == {("FBMU", "READ", "ANSWERED"): 1}  # still to be read
     watched.trace.start(ANY_LEASE, LATE)
     assert watched.trace.read() == []

@@ -69,9 +69,12 @@ def test_tags_are_16_bytes_and_keyed(mode):
 
 
 @pytest.mark.parametrize("mode", DpAuth)
-def test_the_function_behind_a_tag_is_the_tag_s(mode):
+def test_what_is_prepared_after_a_head_is_the_tag_of_the_whole(mode):
     tagger = Tagger(mode, KEY)
-    assert tagger.function(b"m") == tagger.tag(b"m")
+    for length in (*range(100), 5, 6):  # more heads than are kept
+        head = bytes(range(length))
+        assert tagger.tag_after(head, b"rest") == tagger.tag(head + b"rest")
+        assert tagger.tag_after(head, memoryview(b"")) == tagger.tag(head)
     assert tagger.mode is mode
 
 
