@@ -78,11 +78,13 @@ def hearing(datagrams: Sequence[tuple[bytes, UdpPeer]]) -> Callable[[], None]:
 
 
 def dropping(data: bytes) -> Callable[[], None]:
-    """Return what hands a forgery, of a node that the relay knows, to the relay."""
-    it, peer = relay(), UdpPeer("192.0.2.1", 5700)
-    it.receive(data, peer, at(0))
-    forged = data[:-1] + bytes([data[-1] ^ 1])
-    return lambda: it.receive(forged, peer, at(0))
+    """Return what hands a forgery, of a node that the relay knows, to the relay; each from another address, because one
+    that has sent many is not looked at any more."""
+    it = relay()
+    it.receive(data, UdpPeer("192.0.2.1", 5700), at(0))
+    forged, ticks = data[:-1] + bytes([data[-1] ^ 1]), itertools.count()
+    addresses = itertools.cycle([UdpPeer(f"198.51.{i >> 8}.{i & 255}", 4000) for i in range(1 << 14)])
+    return lambda: it.receive(forged, next(addresses), Instant(at(0).boot_ns + next(ticks) * 100_000, START_MS))
 
 
 def verifying(data: bytes) -> Callable[[], None]:
