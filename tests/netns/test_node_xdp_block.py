@@ -4,9 +4,12 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -16,6 +19,7 @@ from netns_rig import VethPair
 from xdp_daemon_rig import MIB, OWNER, XdpNode, kept
 from xdp_rig import require_bpf
 
+from fabricbios.daemon.admin_client import AdminClient
 from fabricbios.model import BLOCK_SIZE, Binding, DpAuth, DpOp, DpStatus, ResourceType
 from fabricbios.ports import LeaseSpec
 from fabricbios.wire import DpKey, Endpoint
@@ -101,8 +105,17 @@ def test_what_is_forged_or_replayed_ends_in_the_kernel_and_is_counted(node):
     assert client.read(0) == (DpStatus.OK, ONE)  # the next thing that comes back
     dropped = {"replayed": 1, "bad_tag": 1, "unknown_lease": 1, "malformed": 1}
     assert (drops(node, "xdp_generic"), drops(node, "user")) == (dropped, {})
+    with AdminClient(node.directory / "run") as admin:  # what `fabricbios top` asks
+        told = next(p for p in admin.ask(ask="paths")["planes"] if p["plane"] == "fbbu")
+    assert (told["path"], told["checked_by"]) == ("user", "xdp_generic")
+    assert {reason: n for reason, n in told["counters"]["xdp_generic"]["drops"].items() if n} == dropped
     passed = node.scrape("fabricbios_dp_passed_total")
     assert passed['fabricbios_dp_passed_total{path="xdp_generic",plane="fbbu",to="socket"}'] == 2
+
+
+def replayed(node: XdpNode) -> float:
+    """Both paths together; the server tells what it counted between two batches."""
+    return drops(node, "xdp_generic").get("replayed", 0) + drops(node, "user").get("replayed", 0)
 
 
 def test_of_many_copies_at_once_one_is_served_and_each_other_is_counted_once(node):
@@ -118,8 +131,9 @@ def test_of_many_copies_at_once_one_is_served_and_each_other_is_counted_once(nod
     while DpOp.READ_RESP not in seen:
         seen[client.sock.recv(2048)[5]] += 1
     assert seen == {DpOp.WRITE_RESP: 1, DpOp.READ_RESP: 1}
-    until(lambda: node.scrape(SERVED)[SERVED] == 2)
-    assert drops(node, "xdp_generic").get("replayed", 0) + drops(node, "user").get("replayed", 0) == copies - 1
+    until(lambda: replayed(node) >= copies - 1)
+    assert replayed(node) == copies - 1
+    assert node.scrape(SERVED)[SERVED] == 2
 
 
 def dead(node: XdpNode) -> None:
@@ -198,13 +212,13 @@ def test_a_daemon_without_block_forgets_what_the_last_one_had(node):
         client.read(0)  # the key is nobody's
 
 
-def test_with_xdp_switched_off_the_data_stays_and_the_key_does_not(node):
-    client = lease_block(node)
-    assert client.write(0, ONE) == DpStatus.OK
-    node.end(signal.SIGKILL)
-    node.flags[node.flags.index("auto")] = "off"
-    node.start()
-    assert node.run(lambda c: c.build_info())["path.fbbu"] == "user: no XDP check: XDP is off"
+def move(node: XdpNode, pins: Path, to: Path) -> None:
+    """Rename a directory of pins, where the node has them."""
+    where = f"--mount=/proc/{node._mounts.pid}/ns/mnt"
+    subprocess.run(["nsenter", where, "mv", str(pins), str(to)], check=True)
+
+
+def key_is_dead_and_data_is_there(node: XdpNode, client: BlockClient) -> None:
     client.sock.settimeout(0.3)
     with pytest.raises(TimeoutError):
         client.read(0)
@@ -213,31 +227,56 @@ def test_with_xdp_switched_off_the_data_stays_and_the_key_does_not(node):
         disk = c.attach_block(client.lease.lease_id, 30)
         await disk.open()
         assert await disk.read(0, BLOCK_SIZE) == ONE
+        await disk.close()
 
     node.run(again)
 
 
-def test_a_lease_that_is_freed_during_writes_ends_between_two_of_them(node):
+def test_with_xdp_switched_off_the_data_stays_and_the_key_does_not(node):
     client = lease_block(node)
+    assert client.write(0, ONE) == DpStatus.OK
+    node.end(signal.SIGKILL)
+    node.flags[node.flags.index("auto")] = "off"
+    node.start()
+    assert node.run(lambda c: c.build_info())["path.fbbu"] == "user: no XDP check: XDP is off"
+    key_is_dead_and_data_is_there(node, client)
+
+
+def test_an_upgrade_to_another_layout_drains_the_slots_and_keeps_the_data(node):
+    client = lease_block(node)
+    assert client.write(0, ONE) == DpStatus.OK
+    assert node.end(signal.SIGUSR2) == 0
+    here = next(Path(pin).parent.parent for pin in node.pins())
+    move(node, here, here.with_name("0123456789ab"))  # what another release would have left
+    node.start()
+    assert "another release" in node.said()
+    key_is_dead_and_data_is_there(node, client)
+    assert node.end() == 0
+    assert node.pins() == []
+
+
+def test_a_lease_that_is_freed_during_writes_ends_between_two_of_them(node):
+    client, under_way = lease_block(node), threading.Event()
 
     async def freed_meanwhile(c):
-        writing = asyncio.create_task(asyncio.to_thread(write_until_refused, client))
-        await asyncio.sleep(0.1)
+        writing = asyncio.create_task(asyncio.to_thread(write_until_refused, client, under_way))
+        await asyncio.to_thread(under_way.wait, 20)
         await c.free(client.lease.lease_id)
         return await asyncio.wait_for(writing, 20)
 
-    acknowledged, status = node.run(freed_meanwhile)
-    assert acknowledged > 0
-    assert status == DpStatus.EXPIRED
+    assert node.run(freed_meanwhile) == DpStatus.EXPIRED
     assert client.read(0) == (DpStatus.EXPIRED, b"")
     assert not any((node.directory / "disk").read_bytes())
 
 
-def write_until_refused(client: BlockClient) -> tuple[int, int]:
+def write_until_refused(client: BlockClient, under_way: threading.Event) -> int:
+    """Return the status of the first WRITE that is not carried out; `under_way` is set when some are."""
     acknowledged = 0
     while (status := client.write(acknowledged % 100, ONE)) == DpStatus.OK:
         acknowledged += 1
-    return acknowledged, status
+        if acknowledged == 20:
+            under_way.set()
+    return status
 
 
 def test_memory_and_block_leases_come_and_go_side_by_side(node):
