@@ -26,6 +26,7 @@ MAX_PENDING_ENROLMENTS = 256
 MAX_TEARDOWNS = 65_536  # durations nobody has read
 MAX_ASKERS = 64  # who may wait for the end of one lease
 MAX_RECORDING = 1024  # answers that wait for the node's own Records
+MAX_RECORDING_BY = 16  # of them, those of one identity: each is a flush of the disk
 
 
 class Trust(Protocol):
@@ -130,7 +131,9 @@ class NodeState:
 
     def record(self, entry: record.Entry, then: Recording) -> None:
         """Let an answer wait until `entry` is on the disk. Refused where a slow disk keeps too many waiting."""
-        if len(self.recording) >= MAX_RECORDING:
+        by = then.ask.peer.node_id
+        theirs = sum(waiting.ask.peer.node_id == by for waiting in self.recording.values())
+        if len(self.recording) >= MAX_RECORDING or theirs >= MAX_RECORDING_BY:
             raise Refused.of(Status.RESOURCE_BUSY, "the journal's disk is slow: ask again")
         effect = Record(None, entry, durable=True)
         self.records.append(effect)

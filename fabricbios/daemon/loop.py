@@ -32,7 +32,8 @@ _PROBLEMS = frozenset({"effect.failed", "lease.fenced"})
 
 
 class NodeLoop:
-    """`changed` is called, in the loop, after anything may have changed; `answered(peer)` when an answer leaves."""
+    """`changed` is called, in the loop, after anything may have changed; `answered(peer)` when an answer leaves
+    or a stream is reset instead."""
 
     def __init__(
         self,
@@ -157,7 +158,9 @@ class NodeLoop:
             if isinstance(to, Push):
                 self._server.push(to.connection, data)
             elif isinstance(to, Reset):
-                self._server.reset(StreamPeer(to.connection, to.stream, 0, b"", b"", ("", 0), ("", 0)), to.code)
+                stream = StreamPeer(to.connection, to.stream, 0, b"", b"", ("", 0), ("", 0))
+                self._server.reset(stream, to.code)
+                self._answered(stream)
             elif isinstance(to, Close):
                 self._server.disconnect(to.connection)
             elif self._pins.was_refused(to.node_id):

@@ -43,6 +43,7 @@ from fabricbios.wire import (
 )
 
 MAX_LISTED = 4096  # D1
+MAX_INTENTS = 64  # of one lease, which keeps them, in the journal too
 ALLOC, RIGHTS = int(Perm.ALLOC), int(Perm.READ | Perm.WRITE)  # plain: flag arithmetic is slow
 
 
@@ -87,7 +88,9 @@ def _wish(ask: Ask, params: LeaseAllocParams, token: Token) -> Wish:
         kind = None if params.resource_type is None else ResourceType(params.resource_type)
     except ValueError:
         raise Refused.of(Status.INVALID_ARGS, f"resource type {params.resource_type:#06x} is unknown") from None
-    intents: tuple[Any, ...] = params.intents or ()
+    intents: tuple[Any, ...] = tuple(i for i in params.intents or () if not isinstance(i, RawTlv))
+    if len(intents) > MAX_INTENTS:
+        raise Refused.of(Status.INVALID_ARGS, f"more than {MAX_INTENTS} intents")
     resource_id = ask.resource_id or token.resource_id
     return Wish(
         holder=ask.peer.node_id,
@@ -96,7 +99,7 @@ def _wish(ask: Ask, params: LeaseAllocParams, token: Token) -> Wish:
         size=params.requested_bytes,
         binding=next((i.binding for i in intents if isinstance(i, BindingTlv)), None),
         dp_auth=next((i.dp_auth for i in intents if isinstance(i, DpAuthTlv)), None),
-        intents=tuple(i for i in intents if not isinstance(i, BindingTlv | DpAuthTlv | RawTlv)),
+        intents=tuple(i for i in intents if not isinstance(i, BindingTlv | DpAuthTlv)),
     )
 
 

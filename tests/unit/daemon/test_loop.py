@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from fabricbios.core.effects import Do, Effect, Record, Undo
+from fabricbios.core.node import Close, Reset
 from fabricbios.daemon.clock import now
 from fabricbios.daemon.effects import Effects
 from fabricbios.daemon.loop import NodeLoop
 from fabricbios.model import NS, Binding, DpAuth, Instant, ResourceType
-from fabricbios.ports import LeaseSpec
+from fabricbios.ports import LeaseSpec, StreamPeer
 
 Seen = list[Any]
 LEASE = LeaseSpec(33, 8, ResourceType.MEM, Binding.UDP, 4096, 5, 1, DpAuth.HMAC_HEADER, b"", 3, 0)
@@ -240,5 +241,31 @@ def test_a_timer_that_is_early_enough_is_kept_and_a_late_one_replaced() -> None:
         assert loop._timer is not None
         assert loop._timer.when() <= asyncio.get_running_loop().time() + 5
         loop.stop()
+
+    asyncio.run(body())
+
+
+class StubServer:
+    def __init__(self) -> None:
+        self.seen: Seen = []
+
+    def reset(self, peer: StreamPeer, code: int) -> None:
+        self.seen.append(("reset", peer.connection, peer.stream, code))
+
+    def disconnect(self, connection: int) -> None:
+        self.seen.append(("disconnect", connection))
+
+
+def test_a_stream_that_is_reset_is_waited_for_no_more_and_a_connection_is_closed_when_core_says_so() -> None:
+    async def body() -> None:
+        node, server, answered = StubNode(), StubServer(), []
+        due: Seen = [(b"", Reset(7, 4, 1)), (b"", Close(8))]
+        node.datagrams_to_send = lambda now: due  # type: ignore[method-assign]
+        parts: Any = (node, StubTrust(), StubPins(), Held(cast(Any, None), {}), StubJournal([]), server)
+        loop = NodeLoop(*parts, answered=lambda peer: answered.append((peer.connection, peer.stream)))
+        loop.pump()
+        assert server.seen == [("reset", 7, 4, 1), ("disconnect", 8)]
+        assert answered == [(7, 4)]
+        assert not loop.faults
 
     asyncio.run(body())

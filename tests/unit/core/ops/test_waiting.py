@@ -11,8 +11,10 @@ from fabricbios.wire import (
     CapRevokeParams,
     LeaseAllocParams,
     LeaseAttachParams,
+    LeaseCpuIsolation,
     LeaseRevokeParams,
     LeaseRevokeResult,
+    RawTlv,
     SchedulerFenceSetParams,
     Token,
 )
@@ -61,3 +63,25 @@ def test_what_waits_holds_no_token() -> None:
     waiting = [ask for asks in kept.askers.values() for ask in asks] + [r.ask for r in kept.recording.values()]
     jobs = [job.asker for held in node.node.leases() for job in held._jobs or ()]
     assert [ask.token for ask in waiting + jobs] == [b""] * 3
+
+
+def test_one_peer_may_have_so_much_waiting_for_the_journal_and_another_as_much_again() -> None:
+    node = FakeNode()
+    tokens = {who: node.token(who) for who in (1, 2)}
+    revoked = (CapRevokeParams(token_id, 60) for token_id in range(1, 99))
+    asked = [node.send(1, Op.CAP_REVOKE, next(revoked), token=tokens[1]) for _ in range(state.MAX_RECORDING_BY)]
+    assert node.ask(1, Op.CAP_REVOKE, next(revoked), token=tokens[1], run=False).status is Status.RESOURCE_BUSY
+    other = node.send(2, Op.CAP_REVOKE, next(revoked), token=tokens[2])
+    node.run()
+    assert {node.answer(peer).status for peer in [*asked, other]} == {Status.OK}
+
+
+def test_a_lease_keeps_so_many_intents_and_what_is_unknown_does_not_count() -> None:
+    node, intent = FakeNode(), LeaseCpuIsolation(class_=0)
+
+    def alloc(*tlvs: object) -> Status:
+        return node.ask(1, Op.LEASE_ALLOC, LeaseAllocParams(60, 0, 2, 8192, tlvs), token=node.token(1)).status
+
+    unknown = RawTlv(0x0999, b"?")
+    assert alloc(*[intent] * 64, *[unknown] * 9) is Status.OK
+    assert alloc(*[intent] * 65) is Status.INVALID_ARGS
