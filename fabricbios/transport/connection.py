@@ -69,15 +69,20 @@ class Session:
         self._limit: dict[int, int] = {}
         self._since: dict[int, float] = {}  # when the sweep first saw a stream unfinished
         self._unanswered: set[int] = set()
+        self._put = 0  # requests since take_events was called
         self._remote: tuple[Address, tuple[str, int]] = (("", 0), ("", 0))
         self._reached: tuple[bytes | None, tuple[str, int]] = (None, ("", 0))
 
     # -- what the engine reports ------------------------------------------------------------
 
-    def take_events(self) -> list[events.QuicEvent]:
-        """Handle what the connection has to say; return the events that are the server's business."""
+    def take_events(self, requests: int) -> tuple[list[events.QuicEvent], int]:
+        """Handle what the connection has to say until it has put so many requests.
+
+        Return the events that are the server's business, and how many requests there were.
+        """
         rest: list[events.QuicEvent] = []
-        while (event := self.quic.next_event()) is not None:
+        self._put = 0
+        while self._put < requests and (event := self.quic.next_event()) is not None:
             if isinstance(event, events.StreamDataReceived):
                 self._data(event.stream_id, event.data, event.end_stream)
             elif isinstance(event, events.StreamReset):
@@ -88,7 +93,12 @@ class Session:
                 self._handshake_completed(event)
             else:
                 rest.append(event)
-        return rest
+        return rest, self._put
+
+    @property
+    def unheard(self) -> bool:
+        """Whether there is more for `take_events` of a connection that lives."""
+        return not self.ended and self.quic.has_events
 
     def handshake_result(self) -> str:
         """Name how a handshake that did not complete ended, for the counters."""
@@ -147,6 +157,7 @@ class Session:
 
     def _deliver(self, stream: int, data: bytes) -> None:
         self._unanswered.add(stream)
+        self._put += 1
         self._handler.request(data, self.peer(stream))
 
     def _given_up(self, stream: int) -> None:

@@ -67,6 +67,10 @@ class Connection(QuicConnection):
         """False until the peer's first packet gave us keys for an answer."""
         return bool(self._cryptos)
 
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
+
     def has_stream(self, stream_id: int) -> bool:
         """True while the stream can still be answered or reset."""
         return stream_id in self._streams

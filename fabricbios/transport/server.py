@@ -1,7 +1,8 @@
 """The node's QUIC endpoint: one server, several sockets, connections that are proven and bounded (D3, D6).
 
 Receives in batches and sends once a batch and connection, so that answers and acknowledgements of what
-came together leave together. All state is of the event loop's thread.
+came together leave together; but no more than AT_ONCE, so that a client who asks very much at once has answers to
+work on while the node works on the rest. All state is of the event loop's thread.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from fabricbios.transport.quic import ENGINE_FAULTS, ServerConnection, unix_now
 
 CID_LENGTH = 8
 SMALLEST_INITIAL = 1200  # RFC 9000, 14.1; nothing shorter opens a connection or draws an answer
+AT_ONCE = 16  # requests heard before any is answered; fewer make more packets than they save time
 VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
 
 
@@ -44,8 +46,8 @@ class QuicServer:
     timed_out, abandoned, protocol_error, evicted. `faults` counts the rest: junk, version_negotiation,
     engine_fault, request_too_long, stream_timeout, stream_given_up, answer_unwanted, push_dropped.
 
-    `on_heard` is called once the handler has all requests that came together: what is answered there leaves
-    in as few packets as what the handler answers at once.
+    `on_heard` is called once the handler has all requests that came together, AT_ONCE at most: what is answered there
+    leaves in as few packets as what the handler answers at once.
     """
 
     def __init__(
@@ -225,27 +227,37 @@ class QuicServer:
     # -- connections ------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Hear every connection that was touched, then let each of them speak one round of datagrams."""
+        """Hear every connection that was touched, and let each of them speak, AT_ONCE requests at a time."""
         self._flush_due = True  # whoever is touched meanwhile speaks below
-        heard: set[Session] = set()
         try:
             while self._dirty:
-                session = self._dirty.pop()
-                heard.add(session)
-                self._hear(session)
-            self.on_heard()
-            heard |= self._dirty
-            self._dirty.clear()
+                self._round()
         finally:
             self._flush_due = False
-            for session in heard:
-                self._speak(session)
             for session in list(self._dirty):  # a handler raised: the others come next
                 self._touch(session)
 
-    def _hear(self, session: Session) -> None:
-        for event in session.take_events():
+    def _round(self) -> None:
+        """Hear some requests, and let everybody speak who was heard or answered. The others' turn comes next."""
+        heard: set[Session] = set()
+        room = AT_ONCE
+        try:
+            while self._dirty and room > 0:
+                session = self._dirty.pop()
+                heard.add(session)
+                room -= self._hear(session, room)
+            self.on_heard()
+        finally:
+            touched, self._dirty = self._dirty, {s for s in heard | self._dirty if s.unheard}
+            for session in heard | (touched - self._dirty):
+                self._speak(session)
+
+    def _hear(self, session: Session, room: int) -> int:
+        """Hear about `room` requests of a connection; return how many they were."""
+        others, asked = session.take_events(room)
+        for event in others:
             self._connection_event(session, event)
+        return asked
 
     def _speak(self, session: Session) -> None:
         self._account(session)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from fabricbios.transport.server import AT_ONCE
 from tests.quic_rig import run, served
 
 
@@ -25,6 +28,49 @@ def test_one_call_hears_of_all_that_came_together() -> None:
             assert await asyncio.gather(*(link.request(q) for q in questions)) == questions
             assert max(batches) > 1
             link.close()
+
+    run(body)
+
+
+def test_of_very_many_the_first_are_answered_before_the_rest_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client works on those meanwhile, instead of waiting for its turn."""
+
+    async def body() -> None:
+        async with served() as rig:
+            rig.echo.silent = True
+            seen: list[int | str] = []
+
+            def answer_all() -> None:
+                asked, rig.echo.asked = rig.echo.asked, []
+                seen.append(len(asked))
+                for data, peer in asked:
+                    rig.server.answer(peer, data)
+
+            link = await rig.dial(rig.friend)
+            (endpoint,) = rig.server._endpoints
+            send = endpoint.send
+            monkeypatch.setattr(endpoint, "send", lambda *a: (seen.append("sent"), send(*a)))
+            rig.server.on_heard = answer_all
+            questions = [b"%d" % n for n in range(50)]
+            assert await asyncio.gather(*(link.request(q) for q in questions)) == questions
+            heard = [n for n in seen if isinstance(n, int)]
+            assert max(heard) == AT_ONCE
+            assert sum(heard) == 50
+            assert all("sent" in seen[i + 1 : i + 2] for i, n in enumerate(seen) if n == AT_ONCE)
+            link.close()
+
+    run(body)
+
+
+def test_several_that_ask_much_all_get_their_answers() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            links = [await rig.dial(rig.friend) for _ in range(5)]
+            questions = [b"%d" % n for n in range(40)]
+            answers = await asyncio.gather(*(link.request(q) for q in questions for link in links))
+            assert answers == [q for q in questions for _ in links]
+            for link in links:
+                link.close()
 
     run(body)
 
