@@ -1,85 +1,39 @@
 """A leased disk for people: daemon and command line as processes, a filesystem, and a daemon that is killed."""
 
-import json
+import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fabricbios.hw import nvme_host
-from vm.nvmeof_rig import load_modules, nothing_left
+from fabricbios.client import Identity, Lease, Node, Wish, connect
+from fabricbios.errors import CapacityExceeded
+from fabricbios.hw import loop, nvme, thermal
+from fabricbios.hw.sysfs import Sysfs
+from fabricbios.model import Binding, ResourceType
+from fabricbios.wire.thermal import NvmeStatus, NvmeTempMilliC
+from vm.nvmeof_rig import nothing_left
+from vm.power_cut import disk_by_serial
+from vm.site import Site, site_at
 
 pytestmark = pytest.mark.vm
 
 SIZE = 16 << 20
+QEMU_MILLI_C = 323_000 - 273_150  # NVME_TEMPERATURE of QEMU's hw/nvme/ctrl.c is 323 K
 
 
-class Site:
-    """One node and one client on this machine."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.daemon: subprocess.Popen[str] | None = None
-        self.address = ""
-
-    def start(self) -> None:
-        places = ["--state-dir", str(self.directory / "state"), "--runtime-dir", str(self.directory / "run")]
-        ports = [word for name in ("control", "discovery", "fbmu", "fbbu") for word in (f"--{name}-port", "0")]
-        disk = ["--block", f"{self.directory / 'disk'}:{SIZE * 2}", "--nvmeof", "tcp:4420"]
-        command = [sys.executable, "-m", "fabricbios.daemon", "node", "--bind", "127.0.0.1", "--trust", "tofu"]
-        with (self.directory / "daemon.log").open("ab") as log:
-            self.daemon = subprocess.Popen(
-                [*command, *places, *ports, *disk], stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        assert self.daemon.stdout is not None
-        line = self.daemon.stdout.readline()
-        assert line.startswith("ready "), (self.directory / "daemon.log").read_text()
-        control = json.loads(line.removeprefix("ready "))["control"]
-        self.address = f"{control['addr']}:{control['port']}"
-
-    def end(self, number: int) -> int:
-        """Send the daemon a signal and return how it exited."""
-        assert self.daemon is not None
-        self.daemon.send_signal(number)
-        code = self.daemon.wait(60)
-        self.daemon = None
-        return code
-
-    def cli(self, *arguments: str) -> Any:
-        """Run fabricbios with --json and return its document."""
-        command = [sys.executable, "-m", "fabricbios.cli", "-H", self.address]
-        identity = ["--identity", str(self.directory / "client")]
-        answer = subprocess.run([*command, *identity, *arguments, "--json"], capture_output=True, text=True)
-        assert answer.returncode == 0, answer.stderr
-        return json.loads(answer.stdout)
-
-    def leased_disk(self) -> tuple[str, str]:
-        """Lease, attach; return lease id and block device."""
-        lease = self.cli("lease", "block", "--size", str(SIZE), "--ttl", "10m", "--binding", "nvmeof")["lease_id"]
-        return lease, self.cli("attach", lease)["device"]
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    load_modules()
-    site = Site(tmp_path)
-    site.start()
-    yield site
-    for nqn in set(nvme_host.subsystems()):
-        if "fabricbios" in nqn:
-            nvme_host.disconnect(nqn)
-    if site.daemon:
-        assert site.end(signal.SIGTERM) == 0
-    assert nothing_left()
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("site")
+    with site_at(directory, f"{directory}/disk:{SIZE * 2}") as site:
+        yield site
 
 
 def test_lease_attach_mkfs_detach_free(site: Site, tmp_path: Path) -> None:
-    lease, device = site.leased_disk()
+    lease, device = site.leased_disk(SIZE)
     assert site.cli("attach", lease)["device"] == device, "attaching twice is as once"
     mountpoint = tmp_path / "mnt"
     mountpoint.mkdir()
@@ -103,7 +57,7 @@ def test_lease_attach_mkfs_detach_free(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_killed_daemons_lease_lives_on_under_its_successor(site: Site) -> None:
-    lease, device = site.leased_disk()
+    lease, device = site.leased_disk(SIZE)
     fd = os.open(device, os.O_RDWR | os.O_SYNC)
     try:
         os.pwrite(fd, b"before the kill", 0)
@@ -114,9 +68,47 @@ def test_a_killed_daemons_lease_lives_on_under_its_successor(site: Site) -> None
     finally:
         os.close(fd)
     assert lease in [found["lease_id"] for found in site.cli("leases")["leases"]]
+    site.cli("detach", lease)
+    site.cli("free", lease)
+
+
+def test_two_clients_race_for_the_last_extent(site: Site) -> None:
+    """Two connections ask at once for more than half each: one has it whole, the other is told, and nothing leaks."""
+
+    async def work(node: Node) -> None:
+        owner = Identity.load(site.directory / "client")
+        async with connect(site.bind, site.port, identity=owner) as other:
+            for _ in range(3):
+                wish = Wish(ResourceType.BLOCK, SIZE + (1 << 20), 60, binding=Binding.NVMEOF)
+                asked = [Lease(each, wish).open() for each in (node, other)]
+                got = await asyncio.gather(*asked, return_exceptions=True)
+                (won,) = [lease for lease in got if isinstance(lease, Lease)]
+                assert [type(error) for error in got if not isinstance(error, Lease)] == [CapacityExceeded]
+                assert len(loop.names()) == 1, "the loser has no device"
+                await won.close()
+        (store,) = [r for r in await node.inventory() if r.resource_type == ResourceType.BLOCK]
+        assert store.available == store.capacity
+
+    site.run(work)
+    assert nothing_left()
+
+
+def test_the_temperature_of_a_real_nvme_reaches_the_wire_and_people(site: Site) -> None:
+    fs = Sysfs()
+    (disk,) = [c for c in nvme.detect(fs) if c.serial == "vmtest-nvme"]
+    assert (disk.transport, disk.state) == ("pcie", "live")
+    assert [f"/dev/{name}" for name in disk.namespaces] == [disk_by_serial("vmtest-nvme")]
+    identity = nvme.identify(f"/dev/{disk.kernel_name}")
+    assert (identity.model, identity.serial, identity.firmware) == (disk.model, disk.serial, disk.firmware)
+    assert identity.model == "QEMU NVMe Ctrl"
+    assert thermal.smart_temperature(fs)(disk.kernel_name) == QEMU_MILLI_C, "by ioctl, as where no hwmon is"
+    tlvs = site.run(lambda node: node.thermal())
+    assert {NvmeTempMilliC(QEMU_MILLI_C), NvmeStatus(0)} <= set(tlvs)
+    assert site.cli("status")["thermal"]["nvme_temp_milli_c"] == QEMU_MILLI_C
 
 
 def test_sigterm_leaves_nothing_behind(site: Site) -> None:
-    site.leased_disk()
+    site.leased_disk(SIZE)
     assert site.end(signal.SIGTERM) == 0
     assert nothing_left()
+    site.start()

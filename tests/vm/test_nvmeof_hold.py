@@ -14,7 +14,6 @@ import pytest
 from fabricbios.client import Node
 from fabricbios.daemon import attach as kernel
 from fabricbios.errors import Disconnected
-from fabricbios.hw.nvme_host import KEEP_ALIVE
 from fabricbios.model import Binding, ResourceType
 from vm.direct_io import read_direct, write_direct
 from vm.forked import Forked
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.vm
 MIB = 1 << 20
 NETNS, CABLE, HERE, THERE = "fbhold", "fbhold0", "10.57.8.1", "10.57.8.2"
 LOSS = 4  # seconds that the kernel is given to reach the node again
-MOST = LOSS + 2 * KEEP_ALIVE + 20  # until it misses the node, until it gives up, and what an emulated machine takes
+MOST = 90  # two KEEP_ALIVE until it misses the node, then LOSS; the rest is for a busy host. The kernel's own way: 600
 
 
 def _ip(*arguments: str) -> None:
@@ -159,7 +158,7 @@ def test_detach_needs_no_node(site: Site, lease_id: int) -> None:
     with _cable_pulled(site):
         started = time.monotonic()
         assert site.cli("detach", f"{lease_id:032x}")["attached"] is False
-        assert time.monotonic() - started < 2 * KEEP_ALIVE + 25, "a minute is what the kernel waits for an answer"
+        assert time.monotonic() - started < 55, "a minute is what the kernel waits for an answer"
         assert kernel.attached() == {}
     assert lease_id in _live(site)
 
