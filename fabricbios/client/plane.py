@@ -46,7 +46,7 @@ FBMU, FBBU = Plane(b"FBMU", 1), Plane(b"FBBU", BLOCK_SIZE)
 class Silent(TimedOut):
     """The data plane does not answer, and the control plane says that the lease is there."""
 
-    remedy = "is its UDP port open on the way? --binding quic needs the control port alone; after kill -9 attach again"
+    remedy = "another read or write may have taken it up, or that port is closed on the way: --binding quic needs none"
 
 
 class Question(NamedTuple):
