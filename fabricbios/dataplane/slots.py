@@ -86,7 +86,7 @@ SLOT = Layout(
         Field("opad", "u32", "SHA-256 state after key ^ opad", 8),
         # 192
         Field("dp_key", "u8", "for user space, whose hash functions take no midstates", 32),
-        Field("highest", "u64", "highest authentic nonce (D10)"),
+        Field("highest", "u64", "highest authentic nonce (D10); XDP moves it when its word of `window` changes"),
         Field("write_mark", "u64", "nonce of the latest WRITE taken (D10)"),
         Field("write_lock", "u64", "1 while XDP carries out a WRITE, so that order and data are one step"),
         Field("reserved", "u64", "zero"),

@@ -110,7 +110,7 @@ struct lease_slot {
 	__u32 ipad[8]; /* SHA-256 state after key ^ ipad */
 	__u32 opad[8]; /* SHA-256 state after key ^ opad */
 	__u8 dp_key[32]; /* for user space, whose hash functions take no midstates */
-	__u64 highest; /* highest authentic nonce (D10) */
+	__u64 highest; /* highest authentic nonce (D10); XDP moves it when its word of `window` changes */
 	__u64 write_mark; /* nonce of the latest WRITE taken (D10) */
 	__u64 write_lock; /* 1 while XDP carries out a WRITE, so that order and data are one step */
 	__u64 reserved; /* zero */
