@@ -13,18 +13,11 @@ from typing import Any, TypeVar
 from fabricbios.cli.main import main as fabricbios
 from fabricbios.client import Node, connect
 from fabricbios.daemon.main import main as fabricbiosd
-from fabricbios.dataplane.server import ServerProcess
 from fabricbios.hw import nvme_host
 from vm.forked import Forked
 from vm.nvmeof_rig import load_modules, nothing_left
 
 T = TypeVar("T")
-
-
-def _patient_daemon() -> None:
-    """An emulated machine on a busy host imports for longer than a node waits for its servers."""
-    ServerProcess.start.__defaults__ = (60.0,)
-    fabricbiosd()
 
 
 class Site:
@@ -43,7 +36,7 @@ class Site:
         disks = [word for store in self.stores for word in ("--block", store)]
         here = ["node", "--bind", self.bind, "--trust", "tofu", "--xdp", "off", "--nvmeof", "tcp:4420"]
         here += ["--mem-capacity", "1M"]
-        self.daemon = Forked(_patient_daemon, *here, *places, *ports, *disks, log=self.log, netns=self.netns)
+        self.daemon = Forked(fabricbiosd, *here, *places, *ports, *disks, log=self.log, netns=self.netns)
         line = self.daemon.stdout.readline()
         assert line.startswith("ready "), self.log.read_text()
         self.port = json.loads(line.removeprefix("ready "))["control"]["port"]
