@@ -44,7 +44,7 @@ from fabricbios.wire import Tagger
 PORT, SOURCE = 5702, HERE / "c" / "live.bpf.c"
 FRAME, FRAME_ROOM, QUESTIONS, BATCH = 170, 176, 8192, 64
 LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
-TURN, XDP_MD = struct.Struct("=IIII"), struct.Struct("=IIIIII")
+TURN, XDP_MD = struct.Struct("=III"), struct.Struct("=IIIIII")
 ATTR_TEST = struct.Struct("=IIIIQQIIIIQQIII4x")  # attr.test of union bpf_attr
 DROP_ALL = bytes.fromhex("b7000000010000009500000000000000")  # r0 = XDP_DROP; exit
 WANTED = {DpAuth.HMAC_HEADER: 1.0e6, DpAuth.BLAKE2S_FULL: 1.5e6, DpAuth.SIPHASH_FULL: 3.0e6}
@@ -70,7 +70,7 @@ class Course(NamedTuple):
 
     def send(self, count: int, *, serves: bool) -> float:
         """Send so many frames; return how many a second of the core. RuntimeError: not all were answered OK."""
-        bpf.map_update(self.maps.fds["turns"], ONE, TURN.pack(QUESTIONS, QUESTIONS, serves, 0))
+        bpf.map_update(self.maps.fds["turns"], ONE, TURN.pack(QUESTIONS, QUESTIONS, serves))
         served, core = self.answered(), min(os.sched_getaffinity(0))
         soft = cpu_seconds(ksoftirqd(core))
         begun = time.thread_time()

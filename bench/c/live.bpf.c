@@ -12,7 +12,6 @@ struct turn {
 	__u32 next; /* which question */
 	__u32 count; /* how many there are */
 	__u32 serves; /* 0: send the question as it is, which is what it costs without us */
-	__u32 starts; /* how often the window started anew */
 };
 
 struct {
@@ -32,7 +31,6 @@ struct {
 static __noinline int start_anew(struct lease_slot *slot, struct turn *turn)
 {
 	turn->next = 0;
-	turn->starts++;
 	slot->highest = 0;
 	for (int i = 0; i < WINDOW_WORDS; i++)
 		slot->window[i] = 0;
