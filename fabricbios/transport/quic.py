@@ -4,7 +4,8 @@ What is overridden here is private to aioquic 1.7.2, which is why that version i
 * the TLS context is hardened as soon as it exists (tls.py);
 * windows grow with what was consumed, not with what was claimed: stock aioquic doubles a window once a
   frame *names* an offset in its upper half, so a dozen one-byte frames make it allocate a gigabyte;
-* an acknowledgement that waits rides on the data that leaves, instead of in a packet of its own.
+* an acknowledgement that waits rides on the data that leaves, instead of in a packet of its own;
+* its Epochs hash by identity.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ LARGEST_DATAGRAM = 8952  # a jumbo frame's; beyond it nothing is gained
 BESIDE_QUIC = 48  # IPv6 and UDP headers
 BLACK_HOLE_PROBES = 2  # probe time-outs in a row that make a wide path a suspect
 ALERT_BASE = int(QuicErrorCode.CRYPTO_ERROR)  # 0x100 + the alert's number
+
+# aioquic looks some twenty times a packet into dictionaries by Epoch, and Enum's own hash is a Python function.
+# Members are equal only to themselves, so identity does; connections, which hold those dictionaries, are all younger.
+Epoch.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 # What aioquic may raise on bytes that its own checks missed. The peer's fault: it costs the peer its connection.
 ENGINE_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

@@ -5,6 +5,7 @@ import asyncio
 import aioquic
 import pytest
 from aioquic import tls
+from aioquic.quic import connection, crypto, packet_builder, recovery
 from quic_rig import run, served, until
 
 from fabricbios.errors import Disconnected
@@ -25,6 +26,17 @@ def test_what_is_wrapped_and_overridden_is_there() -> None:
         assert callable(getattr(tls.Context, name))
     for name in ("_write_connection_limits", "_write_stream_limits", "_initialize"):
         assert callable(getattr(super(ClientConnection, quic), name))
+
+
+def test_epochs_hash_without_python_and_no_table_is_older_than_that() -> None:
+    assert tls.Epoch.__hash__ is object.__hash__
+    tables = [
+        f"{module.__name__}.{name}"
+        for module in (tls, connection, crypto, packet_builder, recovery)
+        for name, value in vars(module).items()
+        if isinstance(value, dict | set | frozenset) and any(isinstance(key, tls.Epoch) for key in value)
+    ]
+    assert tables == []
 
 
 def test_a_fault_of_the_engine_costs_only_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
