@@ -135,8 +135,12 @@ class Lease:
         """What a kind of lease has to set up."""
 
     async def _note_end(self, expires_at: int) -> None:
-        clock = await self.node.clock()
-        self._ends_at = asyncio.get_running_loop().time() + expires_at - clock.unix_now()
+        """Keep the end by our own clock. Never later than what was asked for lasts: the node's clock may have been set
+        since we asked for it, and a renewal that comes early costs nothing."""
+        left = expires_at - (await self.node.clock()).unix_now()
+        if not 0 < left <= self.wish.ttl + 1:
+            left = expires_at - (await self.node.clock(again=True)).unix_now()
+        self._ends_at = asyncio.get_running_loop().time() + min(left, self.wish.ttl)
 
     async def _keep_renewing(self) -> None:
         """Renew half way to the end, again and again; a warned lease runs out (D8)."""

@@ -137,9 +137,9 @@ class Node:
         params = TimeSyncParams(client_unix_ms=time.time_ns() // 1_000_000)
         return TimeSyncResult.unpack(await self.call(Op.TIME_SYNC, params.pack()))
 
-    async def clock(self) -> NodeClock:
-        """Return the node's wall clock, asked once a connection."""
-        if self._clock is None:
+    async def clock(self, again: bool = False) -> NodeClock:
+        """Return the node's wall clock, asked once a connection, or `again`."""
+        if self._clock is None or again:
             loop = asyncio.get_running_loop()
             before = loop.time()
             found = await self.time_sync()

@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Any
 
+import client_rig
 import pytest
 from client_rig import NodeRig, node_rig
 from quic_rig import run, until
@@ -208,6 +209,25 @@ def test_a_lease_renews_itself_and_is_freed() -> None:
             assert rig.plane.held == {}
             with pytest.raises(LeaseExpired):
                 await lease.read(0, 1)
+
+    run(body)
+
+
+@pytest.mark.parametrize("jump", [86_400, -86_400])
+def test_a_lease_is_kept_while_somebody_sets_the_nodes_clock(jump: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = client_rig.now
+
+    async def body() -> None:
+        async with node_rig() as rig, friend(rig) as node, node.lease_memory(4096, ttl=1) as lease:
+            ahead = jump * 1000
+            monkeypatch.setattr(client_rig, "now", lambda: real()._replace(unix_ms=real().unix_ms + ahead))
+            held = rig.core.lease(lease.lease_id)
+            assert held is not None
+            await until(lambda: held.spec.generation >= 5 or held.ending, 10)
+            assert not held.ending
+            assert lease.over is None
+            await lease.write(0, b"still mine")
+            assert abs(lease.expires_at - client_rig.now().unix) <= 3
 
     run(body)
 
