@@ -86,7 +86,8 @@ def base(kernel: Path, initramfs: Path, root: Path, append: str) -> list[str]:
     return [
         *(QEMU, "-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "2G"),
         *("-nodefaults", "-no-user-config", "-display", "none"),
-        *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", f"console=ttyS0 panic=-1 no_timer_check {append}"),
+        *("-kernel", str(kernel), "-initrd", str(initramfs)),
+        *("-append", f"console=ttyS0 panic=-1 no_timer_check {append}"),
         *("-drive", f"if=none,id=root,file={root},format=raw,readonly=on", "-device", "virtio-blk-pci,drive=root"),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"),
         *_EXIT_PORT,

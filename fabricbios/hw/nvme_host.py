@@ -157,9 +157,16 @@ def _wait_until_missed(controller: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """One that is going already is what we want: ENOENT, or ENODEV in the middle of it."""
+    """One that is going already is what we want: ENOENT, or ENODEV in the middle of it.
+
+    Opened without O_CREAT: with it sysfs says EACCES of what is not there.
+    """
     try:
-        path.write_text("1")
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"1")
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise

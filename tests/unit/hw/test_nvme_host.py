@@ -55,6 +55,11 @@ def test_a_silent_controller_is_waited_for_until_it_is_missed(tmp_path: Path, mo
     assert (tmp_path / "state").read_text() == "connecting\n"
 
 
+def test_a_controller_that_went_meanwhile_is_no_error() -> None:
+    """In sysfs itself, whose directories take no new files: EACCES would be an error."""
+    nvme_host._delete(Path("/sys/kernel/delete_controller"))
+
+
 def test_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "state").write_text("live\n")
     monkeypatch.setattr(nvme_host, "KEEP_ALIVE", 0)
