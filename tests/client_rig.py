@@ -269,7 +269,12 @@ class NodeRig:
         """Do what the core wants done, and send what it has to say."""
         self.core.handle_timer(now())
         while (effect := self.core.next_effect()) is not None:
-            self.core.effect_succeeded(effect, carry_out(effect, self.plane, self.journal), now())
+            try:
+                result = carry_out(effect, self.plane, self.journal)
+            except OSError as error:
+                self.core.effect_failed(effect, error, now())
+            else:
+                self.core.effect_succeeded(effect, result, now())
         for data, to in self.core.datagrams_to_send(now()):
             if isinstance(to, Push):
                 self.server.push(to.connection, data)

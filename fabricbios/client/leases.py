@@ -30,6 +30,7 @@ from fabricbios.wire import LeaseAllocResult, LeaseAttachResult, LeaseEvent, Tag
 if TYPE_CHECKING:
     from fabricbios.client.node import Node
 
+_PASSING = (Status.RATE_LIMITED, Status.RESOURCE_BUSY, Status.INTERNAL_ERROR)  # a node out of disk says the last one
 RENEW_AT = 0.5  # of what is left; a lost renewal leaves time for several more
 RETRY_SECONDS = 0.25
 PATIENCE = 0.25  # of what is left, for one renewal: a connection that died is found out while there is time for another
@@ -158,7 +159,7 @@ class Lease:
             except Disconnected:
                 pause = RETRY_SECONDS  # until the lease is over; the data plane knows when
             except Refused as error:
-                if not self.warned.is_set() and error.status != Status.RATE_LIMITED:
+                if not self.warned.is_set() and error.status not in _PASSING:
                     self.over = self.over or await self._why(error)
                 pause = RETRY_SECONDS
 

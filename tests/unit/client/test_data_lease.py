@@ -213,6 +213,20 @@ def test_a_lease_renews_itself_and_is_freed() -> None:
     run(body)
 
 
+def test_a_lease_is_kept_although_a_renewal_could_not_be_recorded() -> None:
+    async def body() -> None:
+        async with node_rig() as rig, friend(rig) as node, node.lease_memory(4096, ttl=3) as lease:
+            held = rig.core.lease(lease.lease_id)
+            assert held is not None
+            rig.journal.fail_next = 1
+            await until(lambda: held.spec.generation >= 3 or held.ending or lease.over is not None, 10)
+            assert rig.journal.fail_next == 0
+            assert not held.ending
+            assert lease.over is None
+
+    run(body)
+
+
 @pytest.mark.parametrize("jump", [86_400, -86_400])
 def test_a_lease_is_kept_while_somebody_sets_the_nodes_clock(jump: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = client_rig.now
