@@ -88,6 +88,8 @@ class Batch:
             if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
                 raise OSError(ctypes.get_errno(), f"recvmmsg: {os.strerror(ctypes.get_errno())}")
             return []
+        if n == 1:  # who waits for each answer is not to wait for the rest of this
+            return list(self._cut(0, self._lengths[0]))
         lengths = self._lengths[:n].tolist()
         if sum(self._control_lengths[:n].tolist()) == n * self._info_bytes:
             return self._joined(lengths)
@@ -114,7 +116,7 @@ class Batch:
     def _cut(self, j: int, length: int) -> Iterator[Train]:
         """Yield message j, which may be a train whose last datagram is shorter than the others."""
         start = j * _STRIDE
-        size = self._segment_size(j) or length
+        size = length if self._control_lengths[j] == self._info_bytes else self._segment_size(j) or length
         rest = length % size if size else 0
         if length > rest or not length:
             yield Train(self._room[start : start + length - rest], size, j)

@@ -174,4 +174,6 @@ def _refusing(row: _Row, status: DpStatus) -> _Row:
 
 def _coupled(answers: list[bytes], origin: int) -> list[Train]:
     """Return answers as trains: neighbours of one length together."""
+    if len(answers) == 1:
+        return [Train(answers[0], len(answers[0]), origin)]
     return [Train(b"".join(alike), size, origin) for size, alike in groupby(answers, len)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fabricbios.dataplane.trains import Train
@@ -64,35 +64,46 @@ class Segments:
             piece = pieces + i * ctypes.sizeof(iovec)
             header.msg_hdr = msghdr(None, route.name_bytes, piece, 1, control + i * _CONTROL, 0, 0)
         self._headers_at = ctypes.addressof(headers)
+        self._data = ctypes.c_char_p()
+        self._address = memoryview(self._data).cast("B").cast("Q")  # what ctypes.cast tells, without making objects
 
     def send(self, answers: Sequence[Train]) -> int:
         """Send trains of answers; return how many answers the kernel would not take."""
         data = b"".join([train.data for train in answers])
-        start, messages = 0, list[_Message]()
+        messages: list[_Message] = []
+        start = 0
         for train in answers:
             messages += self._messages(train, start)
             start += len(train.data)
-        return self._send(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0, messages)
+        self._data.value = data  # and is kept alive by it
+        return self._send(self._address[0], messages)
 
-    def _messages(self, train: Train, start: int) -> Iterator[_Message]:
-        """Yield a train in as many messages as the kernel wants it to be."""
-        fits = max(1, min(MOST_SEGMENTS, MOST_BYTES // train.size)) if self._can_segment else 1
-        for i in range(0, train.length, fits):
-            yield _Message(train.origin, start + i * train.size, train.size, min(fits, train.length - i))
+    def _messages(self, train: Train, start: int) -> list[_Message]:
+        """Return a train in as many messages as the kernel wants it to be."""
+        data, size, origin = train
+        fits = max(1, min(MOST_SEGMENTS, MOST_BYTES // size)) if self._can_segment else 1
+        if len(data) <= fits * size:
+            return [_Message(origin, start, size, len(data) // size)]
+        most = fits * size
+        lengths = [min(most, len(data) - at) for at in range(0, len(data), most)]
+        return [_Message(origin, start + i * most, size, length // size) for i, length in enumerate(lengths)]
 
     def _send(self, address: int, messages: Sequence[_Message]) -> int:
-        return sum(self._send_some(address, messages[i : i + _VECTOR]) for i in range(0, len(messages), _VECTOR))
+        refused = 0
+        for i in range(0, len(messages), _VECTOR):
+            refused += self._send_some(address, messages[i : i + _VECTOR])
+        return refused
 
     def _send_some(self, address: int, messages: Sequence[_Message]) -> int:
         for i, message in enumerate(messages):
             self._arrange(i, address, message)
-        done, failed = 0, []
-        while done < len(messages):
-            n = sendmmsg_raw(self._fd, self._headers_at + 8 * _WORDS * done, len(messages) - done, 0)
+        done, count, failed = 0, len(messages), list[_Message]()
+        while done < count:
+            n = sendmmsg_raw(self._fd, self._headers_at + 8 * _WORDS * done, count - done, 0)
             if n < 0:
                 failed.append(messages[done])
             done += max(n, 1)
-        return sum(self._send_apart(address, message) for message in failed)
+        return sum([self._send_apart(address, message) for message in failed]) if failed else 0
 
     def _send_apart(self, address: int, message: _Message) -> int:
         """Send the answers of a message that the kernel would not take one by one."""
