@@ -76,13 +76,15 @@ class Session:
     # -- what the engine reports ------------------------------------------------------------
 
     def take_events(self, requests: int) -> tuple[list[events.QuicEvent], int]:
-        """Handle what the connection has to say until it has put so many requests.
+        """Handle what the connection has to say until it has put so many requests, and leave no fewer than that.
 
-        Return the events that are the server's business, and how many requests there were.
+        Of small pieces a client makes small pieces again, and each is a packet. Return the events that are the
+        server's business, and how many requests there were.
         """
         rest: list[events.QuicEvent] = []
         self._put = 0
-        while self._put < requests and (event := self.quic.next_event()) is not None:
+        quic = self.quic
+        while (self._put < requests or quic.events_waiting < requests) and (event := quic.next_event()) is not None:
             if isinstance(event, events.StreamDataReceived):
                 self._data(event.stream_id, event.data, event.end_stream)
             elif isinstance(event, events.StreamReset):
@@ -98,7 +100,7 @@ class Session:
     @property
     def unheard(self) -> bool:
         """Whether there is more for `take_events` of a connection that lives."""
-        return not self.ended and self.quic.has_events
+        return not self.ended and self.quic.events_waiting > 0
 
     def handshake_result(self) -> str:
         """Name how a handshake that did not complete ended, for the counters."""

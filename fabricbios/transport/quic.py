@@ -73,8 +73,8 @@ class Connection(QuicConnection):
         return bool(self._cryptos)
 
     @property
-    def has_events(self) -> bool:
-        return bool(self._events)
+    def events_waiting(self) -> int:
+        return len(self._events)
 
     def has_stream(self, stream_id: int) -> bool:
         """True while the stream can still be answered or reset."""

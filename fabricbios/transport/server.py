@@ -1,7 +1,7 @@
 """The node's QUIC endpoint: one server, several sockets, connections that are proven and bounded (D3, D6).
 
 Receives in batches and sends once a batch and connection, so that answers and acknowledgements of what
-came together leave together; but no more than AT_ONCE, so that a client who asks very much at once has answers to
+came together leave together; but about AT_ONCE, so that a client who asks very much at once has answers to
 work on while the node works on the rest. All state is of the event loop's thread.
 """
 
@@ -35,7 +35,7 @@ from fabricbios.transport.quic import ENGINE_FAULTS, ServerConnection, unix_now
 
 CID_LENGTH = 8
 SMALLEST_INITIAL = 1200  # RFC 9000, 14.1; nothing shorter opens a connection or draws an answer
-AT_ONCE = 16  # requests heard before any is answered; fewer make more packets than they save time
+AT_ONCE = 16  # requests heard before any is answered, up to twice as many if fewer would be left
 VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
 
 
@@ -46,8 +46,8 @@ class QuicServer:
     timed_out, abandoned, protocol_error, evicted. `faults` counts the rest: junk, version_negotiation,
     engine_fault, request_too_long, stream_timeout, stream_given_up, answer_unwanted, push_dropped.
 
-    `on_heard` is called once the handler has all requests that came together, AT_ONCE at most: what is answered there
-    leaves in as few packets as what the handler answers at once.
+    `on_heard` is called once the handler has all requests that came together, or about AT_ONCE of them: what is
+    answered there leaves in as few packets as what the handler answers at once.
     """
 
     def __init__(
