@@ -17,6 +17,7 @@ import pytest
 from facilities import require
 from node_rig import NodeProcess
 
+from fabricbios.daemon.admin_client import AdminClient
 from fabricbios.errors import FabricError, Refused
 from fabricbios.model import ResourceType, Status
 from fabricbios.transport import Identity
@@ -180,6 +181,8 @@ def test_without_descriptors_leases_go_on_and_the_rest_comes_back(tmp_path):
             with contextlib.suppress(OSError):
                 assert node.metric("fabricbios_build_info")
                 break
+        with AdminClient(tmp_path / "run") as admin:  # asyncio listens again within a second
+            assert admin.ask(ask="paths")["planes"]
         assert node.end() == 0
     finally:
         node.close()
