@@ -80,7 +80,7 @@ class NodeService:
         self.measures = Measures()
 
     async def serve(self) -> int:
-        asyncio.get_running_loop().set_exception_handler(loopfaults.tell)
+        asyncio.get_running_loop().set_exception_handler(loopfaults.Complaints().tell)
         self._signals()  # at once: what a start has bound already must be taken down, too
         async with self._undo as undo:
             undo.callback(sys.stdout.flush)
