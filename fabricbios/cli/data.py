@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from fabricbios.cli.output import CLOSED, document, node_options, size
+from fabricbios.cli.output import CLOSED, document, node_options, print_json, size
 from fabricbios.cli.session import Size, find_lease, kinds_by_resource, with_node
 from fabricbios.client import Node
 from fabricbios.client.leases import DataLease
@@ -88,7 +88,7 @@ def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, bin
             out.flush()
             return int(total)
 
-    _report("read", with_node(ctx, work), as_json)
+    _report("read", with_node(ctx, work), as_json, err=True)
 
 
 @click.command()
@@ -150,11 +150,9 @@ def _within(lease: DataLease, offset: int, length: int) -> None:
         raise ConfigError(f"a block lease is read and written in multiples of {lease.unit} bytes")
 
 
-def _report(what: str, count: int, as_json: bool) -> None:
-    """Say so on standard error: standard output is the data's."""
-    import json
-
+def _report(what: str, count: int, as_json: bool, *, err: bool = False) -> None:
+    """Say how much. A reader's document goes to standard error: standard output is the data's."""
     if as_json:
-        click.echo(json.dumps(document("transfer", direction=what, bytes=count)), err=True)
+        print_json(document("transfer", direction=what, bytes=count), err=err)
     elif sys.stderr.isatty():
         click.echo(f"{count} bytes {what}", err=True)

@@ -73,9 +73,9 @@ def document(noun: str, **fields: Any) -> dict[str, Any]:
     return {"schema": f"fabricbios.{noun}/1", **fields}
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, err: bool = False) -> None:
     """One document, one line: also good for following events. ASCII, so that it is whole under any locale."""
-    click.echo(json.dumps(value, separators=(",", ":")))
+    click.echo(json.dumps(value, separators=(",", ":")), err=err)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "", title: str = "") -> None:

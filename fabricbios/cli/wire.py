@@ -39,17 +39,28 @@ def _class(type_name: str) -> Any:
     return TYPES[type_name]
 
 
-def _list_types(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        for name in sorted([*TYPES, sequence.TYPE]):
-            click.echo(name)
-        ctx.exit()
+def _list_types(as_json: bool) -> None:
+    names = sorted([*TYPES, sequence.TYPE])
+    if as_json:
+        print_json(document("wire-types", types=names))
+    else:
+        click.echo("\n".join(names))
 
 
-@click.group()
-@click.option("--types", is_flag=True, is_eager=True, expose_value=False, callback=_list_types, help="List the types.")
-def wire() -> None:
+_types_option = click.option("--types", is_flag=True, help="List the types.")
+
+
+@click.group(invoke_without_command=True, no_args_is_help=True)
+@_types_option
+@json_option
+@click.pass_context
+def wire(ctx: click.Context, types: bool, as_json: bool) -> None:
     """Decode and encode the protocol's bytes."""
+    if types:
+        _list_types(as_json)
+        ctx.exit()
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("Missing command.")
 
 
 @wire.command()
@@ -57,9 +68,13 @@ def wire() -> None:
 @click.option("--hex", "hex_digits", metavar="HEX", help="The message; standard input if absent.")
 @click.option("--given", default="{}", metavar="JSON", help="Transport, keys, clock, question (vectors' `given`).")
 @click.option("--batch", is_flag=True, help="JSON lines {type, hex, given} in, {ok, fields} out.")
+@_types_option
 @json_option
-def decode(type_name: str | None, hex_digits: str | None, given: str, batch: bool, as_json: bool) -> None:
+def decode(type_name: str | None, hex_digits: str | None, given: str, batch: bool, types: bool, as_json: bool) -> None:
     """Print a message's fields as JSON."""
+    if types:
+        _list_types(as_json)
+        return
     if batch:
         _batch(lambda line: {"fields": _decode_line(line, type_name)})
         return
@@ -76,9 +91,13 @@ def decode(type_name: str | None, hex_digits: str | None, given: str, batch: boo
 @click.argument("type_name", metavar="[TYPE]", required=False)
 @click.option("--given", default="{}", metavar="JSON", help="Transport, keys, parent, question (vectors' `given`).")
 @click.option("--batch", is_flag=True, help="JSON lines {type, fields, given} in, {ok, hex} out.")
+@_types_option
 @json_option
-def encode(type_name: str | None, given: str, batch: bool, as_json: bool) -> None:
+def encode(type_name: str | None, given: str, batch: bool, types: bool, as_json: bool) -> None:
     """Print the hex of a message whose fields come as JSON on standard input."""
+    if types:
+        _list_types(as_json)
+        return
     if batch:
         _batch(lambda line: {"hex": _encode_line(line, type_name)})
         return

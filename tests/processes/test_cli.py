@@ -50,7 +50,7 @@ def test_the_life_of_a_lease_in_documents(owner, node):
     made = owner.json("lease", "mem", "--size", "1M", "--ttl", "5m", "--grace", "10s")
     short = made["lease_id"][2:10]
     written = owner.run("write", short, "--json", stdin=b"x" * 5000)
-    assert fits(json.loads(written.err)) == {"schema": "fabricbios.transfer/1", "direction": "written", "bytes": 5000}
+    assert fits(json.loads(written.out)) == {"schema": "fabricbios.transfer/1", "direction": "written", "bytes": 5000}
     read = owner.run("read", short, "--length", "5000", "--json")
     assert read.out == b"x" * 5000
     assert fits(json.loads(read.err))["bytes"] == 5000
@@ -347,6 +347,9 @@ def test_the_environment_names_node_and_identity(node, owner):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(shell):
     assert b"_FABRICBIOS_COMPLETE" in call("completion", shell).out
+    told = fits(json.loads(call("completion", shell, "--json").out))
+    assert told["shell"] == shell
+    assert "_FABRICBIOS_COMPLETE" in told["script"]
 
 
 def test_completion_completes():

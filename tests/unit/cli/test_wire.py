@@ -23,8 +23,18 @@ def batch(command: str, *lines: object) -> list[dict]:
     return [json.loads(line) for line in call(command, "--batch", stdin=text).splitlines()]
 
 
-def test_types_are_listed():
-    assert set(call("--types").split()) == {*TYPES, "frame_sequence"}
+@pytest.mark.parametrize("command", [[], ["decode"], ["encode"]])
+def test_types_are_listed(command):
+    known = {*TYPES, "frame_sequence"}
+    assert set(call(*command, "--types").split()) == known
+    listed = json.loads(call(*command, "--types", "--json"))
+    assert listed["schema"] == "fabricbios.wire-types/1"
+    assert set(listed["types"]) == known
+
+
+def test_a_command_is_wanted():
+    with pytest.raises(click.UsageError):
+        call("--json")
 
 
 def test_decode_and_encode_one():
