@@ -2,7 +2,8 @@
 
 Nodes that somebody vouches for come first. The rest, whom nothing but their own key proves (tofu), share what is left
 by where they were heard from: keys cost nothing, addresses do. One source may have a share of the table, and where
-the table is full a source with few entries takes the place of the one with the most.
+the table is full a source with few entries takes the place of the one with the most. The machine's own processes are
+held to no share: whoever can speak from its loopback address can do worse to a relay.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fabricbios.wire.discovery import Announce
 MAX_TTL_SECS = 86_400  # nobody is believed for longer than a day
 SHARE = 16  # one source has at most the 16th part of the table for nodes that nobody vouches for
 MIN_SHARE = 64  # a small site behind one address, as a table of any size has to take it
+LOOPBACK = "loopback"
 _V6_SITE = 64  # bits: who has one IPv6 address has all of its /64
 
 
@@ -101,7 +103,7 @@ class HeardNodes:
         """Say whether an entry may come in; where it may in somebody else's place, that one is gone."""
         held = self._nodes.get(node_id)
         theirs = self._unvouched.get(source, ())
-        if not vouched and node_id not in theirs and len(theirs) >= self._share:
+        if not vouched and node_id not in theirs and len(theirs) >= self._share_of(source):
             return Put.SOURCE_FULL  # also for one that was heard from elsewhere: it stays listed as it was
         if held is not None or len(self._nodes) < self._max_nodes:
             return Put.ACCEPTED
@@ -110,6 +112,9 @@ class HeardNodes:
             return Put.FULL
         self._forget(next(iter(most)))
         return Put.DISPLACED
+
+    def _share_of(self, source: str) -> int:
+        return self._max_nodes if source == LOOPBACK else self._share
 
     def _forget(self, node_id: int) -> None:
         held = self._nodes.pop(node_id, None)
@@ -128,13 +133,15 @@ class HeardNodes:
 
 
 def source_of(host: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 one."""
+    """Return what counts as one source: an IPv4 address, the /64 of an IPv6 one, or LOOPBACK."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if address.is_loopback:
+        return LOOPBACK
     if isinstance(address, ipaddress.IPv4Address):
-        return host
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
+        return str(address)
     return str(ipaddress.ip_network((address, _V6_SITE), strict=False))

@@ -64,34 +64,24 @@ def _ttl(state: NodeState, wanted: int) -> int:
 
 
 def refresh(state: NodeState, ask: Ask, params: CapRefreshParams, now: Instant) -> bytes:
-    """Mint the token again with new times, and no more permissions than policy grants the asker now.
+    """Mint the token again with new times and nothing else changed, unless policy has withdrawn one of its permissions.
 
     Id and caveats stay, so revocation and RATE_LIMIT do too; asking counts against the latter.
     """
     token = state.tokens.authentic(ask.token, ask.peer, now)
     state.tokens.take_rate(token, now)
     state.fence.check_request(token.epoch)
-    perms = _still_granted(state, ask, token)
+    withdrawn = Perm(token.perms) & ~state.limits(ask).perms
+    if withdrawn:
+        raise Refused.of(Status.INSUFFICIENT_PERM, f"policy grants {withdrawn!r} no more: request a new token")
     expires_at = now.unix + _ttl(state, params.ttl_secs)
     if token.lease_id:
         lease = state.leases.get(token.lease_id)
         if lease is None or lease.ending or lease.expired(now) or lease.spec.generation != token.generation:
             raise Refused.of(Status.INVALID_TOKEN, "the token's lease is over or of a newer generation")
         expires_at = min(expires_at, lease.ends_unix)
-    state.audit.note(now, "token.refreshed", token.lease_id, ask.peer.node_id, repr(perms))
-    return state.tokens.mint(token.replace(perms=int(perms), issued_at=now.unix, expires_at=expires_at)).pack()
-
-
-def _still_granted(state: NodeState, ask: Ask, token: Token) -> Perm:
-    """Return what of a token's permissions is left; with caveats it is worth nothing without DELEGATE (D7)."""
-    perms = Perm(token.perms) & state.limits(ask).perms
-    if not perms:
-        raise Refused.of(Status.INSUFFICIENT_PERM, "policy grants none of the token's permissions any more")
-    if token.caveats and not perms & Perm.DELEGATE:
-        raise Refused.of(
-            Status.INSUFFICIENT_PERM, "policy grants no DELEGATE any more, which a token with caveats wants"
-        )
-    return perms
+    state.audit.note(now, "token.refreshed", token.lease_id, ask.peer.node_id, repr(Perm(token.perms)))
+    return state.tokens.mint(token.replace(issued_at=now.unix, expires_at=expires_at)).pack()
 
 
 def revoke(state: NodeState, ask: Ask, params: CapRevokeParams, now: Instant) -> None:

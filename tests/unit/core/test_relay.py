@@ -281,6 +281,12 @@ def test_the_nodes_of_one_ipv6_site_are_of_one_source() -> None:
     assert hear(it, *announcing(key(65), at())[1], peer=UdpPeer("2001:db8:0:1::1", 5700)) == "accepted"
 
 
+def test_the_machine_itself_is_held_to_no_share() -> None:
+    it = relay(max_nodes=1000)
+    hosts = [UdpPeer(host, 5700) for host in ("127.0.0.1", "::1", "::ffff:127.0.0.2")]
+    assert {hear(it, *announcing(key(i), at())[1], peer=hosts[i % 3]) for i in range(80)} == {"accepted"}
+
+
 def test_a_full_relay_takes_from_the_source_with_the_most() -> None:
     it = relay(max_nodes=4)
     for i in range(4):
