@@ -16,8 +16,10 @@ DEFAULT_BYTES = 1 << 20  # wire encoding, LEASE_ALLOC
 
 
 class Offer(NamedTuple):
-    """One resource as it may be leased. `granule` and `default` count in the kind's unit (D4).
+    """One resource as it may be leased. `granule`, `extent` and `default` count in the kind's unit (D4).
 
+    A lease's size is whole granules, what it takes of the capacity whole extents: a disk is carved in
+    larger pieces than a small lease is granted.
     `steps` names a lease's plan, in order; it is pure. `refuses` says why an intent is not offered by
     this device, "" when it is; the default knows the intents of D1's tables and offers the plain ones.
     """
@@ -27,6 +29,7 @@ class Offer(NamedTuple):
     steps: Callable[[LeaseSpec], tuple[str, ...]]
     dp_auths: tuple[DpAuth, ...] = tuple(DpAuth)
     granule: int = 1
+    extent: int = 1
     default: int = DEFAULT_BYTES
     refuses: Callable[[Any], str] = refuse_unoffered
 
@@ -81,18 +84,23 @@ class Admission:
         return (share.leases, share.size) if share else (0, 0)
 
     def take(self, spec: LeaseSpec) -> None:
-        self._used[spec.resource_id] = self.used(spec.resource_id) + spec.size
+        self._used[spec.resource_id] = self.used(spec.resource_id) + self._taken(spec)
         share = self._shares.setdefault(spec.holder, Share())
         share.leases += 1
         share.size += spec.size if spec.kind in COUNTED_IN_BYTES else 0
 
     def give_back(self, spec: LeaseSpec) -> None:
-        self._used[spec.resource_id] -= spec.size
+        self._used[spec.resource_id] -= self._taken(spec)
         share = self._shares[spec.holder]
         share.leases -= 1
         share.size -= spec.size if spec.kind in COUNTED_IN_BYTES else 0
         if not share.leases:
             del self._shares[spec.holder]
+
+    def _taken(self, spec: LeaseSpec) -> int:
+        """Return what a lease takes of its resource; one of a resource that is offered no more has its size."""
+        offer = self.offers.get(spec.resource_id)
+        return spec.size if offer is None else _whole(spec.size, offer.extent)
 
     def fence(self, resource_id: int) -> None:
         self._fenced[resource_id] = self._fenced.get(resource_id, 0) + 1
@@ -150,7 +158,8 @@ class Admission:
         if not sound:
             raise Refused.of(Status.RESOURCE_FENCED, "teardown failed there: an admin must clear the fence")
         for offer in sound:
-            if self.used(offer.resource.resource_id) + _size(offer, wanted) <= offer.resource.capacity:
+            taken = _whole(_size(offer, wanted), offer.extent)
+            if self.used(offer.resource.resource_id) + taken <= offer.resource.capacity:
                 return offer
         raise Refused.of(Status.CAPACITY_EXCEEDED, "that much is not free")
 
@@ -181,4 +190,9 @@ def _size(offer: Offer, wanted: int | None) -> int:
     size = offer.default if wanted is None else wanted
     if size <= 0:
         raise Refused.of(Status.INVALID_ARGS, "nothing was asked for")
-    return -(-size // offer.granule) * offer.granule
+    return _whole(size, offer.granule)
+
+
+def _whole(size: int, piece: int) -> int:
+    """Return the size rounded up to whole pieces."""
+    return -(-size // piece) * piece

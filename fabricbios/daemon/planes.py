@@ -19,7 +19,7 @@ from fabricbios.daemon.tracing import TracedPath
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.slab import PAGE
 from fabricbios.dataplane.slots import SlotCounters
-from fabricbios.hw.backing import Backing
+from fabricbios.hw.backing import GRANULE, Backing
 from fabricbios.model import BLOCK_SIZE, Binding, Resource, ResourceType, resource_id_of
 from fabricbios.ports import DataPlane
 
@@ -84,17 +84,24 @@ class Planes:
         nvmeof = nvmeof_plane(self._config, stores)
         if nvmeof is not None:
             planes[Binding.NVMEOF] = nvmeof
-        self._serve(ResourceType.BLOCK, planes, stores.resources(tuple(planes)), BLOCK_SIZE)
+        self._serve(ResourceType.BLOCK, planes, stores.resources(tuple(planes)), BLOCK_SIZE, GRANULE)
 
     def _serve(
-        self, kind: ResourceType, planes: Mapping[Binding, DataPlane], resources: Sequence[Resource], granule: int
+        self,
+        kind: ResourceType,
+        planes: Mapping[Binding, DataPlane],
+        resources: Sequence[Resource],
+        granule: int,
+        extent: int = 1,
     ) -> None:
         """Let effects of this kind reach their plane by binding, and offer the resources."""
         for binding, plane in planes.items():
             self.by_key[kind, binding] = plane
         bindings, auths = tuple(planes), self._config.dp_auth
         for resource in resources:
-            self.offers.append(Offer(resource, bindings, lambda s: planes[s.binding].steps(s), auths, granule=granule))
+            self.offers.append(
+                Offer(resource, bindings, lambda s: planes[s.binding].steps(s), auths, granule=granule, extent=extent)
+            )
 
     def uppermost_first(self) -> list[DataPlane]:
         """Return each plane once, NVMe-oF before the blocks under it: the order in which to take things back."""

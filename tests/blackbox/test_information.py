@@ -45,6 +45,24 @@ def test_inventory_counts_leases(owner):
         assert poll(lambda kind=kind, before=before: available(kind) == before, 10)
 
 
+def test_what_is_available_can_be_leased(owner):
+    """However small the leases before: nothing is announced as free that LEASE_ALLOC then refuses."""
+
+    def available() -> int:
+        found = codec.read_summaries(Reader(owner.done(codec.GET_INVENTORY)))
+        return sum(s.available for s in found if s.resource_type == codec.BLOCK)
+
+    held = [owner.lease(60, 0, codec.BLOCK, 512) for _ in range(3)]
+    assert [lease.endpoint(2).limits[0] for lease in held] == [512] * 3
+    held.append(owner.lease(60, 0, codec.BLOCK, available()))
+    assert available() == 0
+    assert owner.refused(codec.ALLOC, codec.alloc(9, 0, codec.BLOCK, 512), owner.token(codec.P_ALLOC).pack()) == (
+        codec.CAPACITY
+    )
+    for lease in held:
+        owner.free(lease.lease_id)
+
+
 def test_build_info(owner):
     r = Reader(owner.done(codec.GET_BUILD_INFO))
     items = {}

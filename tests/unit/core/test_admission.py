@@ -43,6 +43,19 @@ def test_sizes_are_whole_granules_and_defaults_are_the_offers() -> None:
     assert refused(book, Wish(1, size=97)) is Status.CAPACITY_EXCEEDED
 
 
+def test_a_small_lease_takes_a_whole_extent_of_the_capacity_and_counts_as_what_it_is() -> None:
+    book = Admission([offer(1, granule=4, extent=40)])
+    assert book.admit(Wish(1, size=5), Limits()).size == 8
+    book.take(lease(1, 8))
+    assert (book.used(1), book.share(1)) == (40, (1, 8))
+    assert book.summaries()[0].available == 60
+    assert refused(book, Wish(1, size=41)) is Status.CAPACITY_EXCEEDED
+    book.take(lease(1, 40))
+    assert refused(book, Wish(1, size=4)) is Status.CAPACITY_EXCEEDED
+    book.give_back(lease(1, 8))
+    assert book.admit(Wish(1, size=40), Limits()).size == 40
+
+
 def test_a_fenced_resource_is_passed_over_until_its_last_fence_is_gone() -> None:
     book = Admission([offer(1), offer(2)])
     book.fence(1)
