@@ -13,13 +13,14 @@ from typing import Any, Protocol
 from fabricbios.errors import WireError
 from fabricbios.model import DpOp, DpStatus
 from fabricbios.ports import StreamPeer
-from fabricbios.wire.dataplane import DP_HEADER_SIZE
+from fabricbios.wire.dataplane import DP_HEADER_SIZE, DP_VERSION, DpHeader
 
-MAX_MESSAGE = (1 << 20) + DP_HEADER_SIZE
+LONGEST = 1 << 20  # of a message, its header included (D11)
+MAX_MESSAGE = LONGEST + DP_HEADER_SIZE
 MAX_GREETED = 4096  # leases one connection may have said HELLO to
 MAX_UNDER_WAY = 128  # messages of one peer, up to 1 MiB each, that wait for a disk; its connections may long be gone
 MAX_IN_LANE = 512  # messages of all peers that wait for one and the same disk
-_OP_AT = 5
+_OP_AT, _PARAMETERS_END = 5, DP_HEADER_SIZE + 12
 
 Answer = Callable[[bytes | None], None]
 Work = Callable[[], bytes]
@@ -39,6 +40,9 @@ class StreamPlane(Protocol):
 
     def serve(self, message: Any, status: DpStatus) -> tuple[bytes, int, int]:
         """Return the packed answer of READ, WRITE or PING, and the data bytes read and written."""
+
+    def misfit(self, header: DpHeader, status: DpStatus) -> bytes:
+        """Return the packed refusal of a WRITE whose data is not as long as it says."""
 
 
 class DataStreams:
@@ -72,8 +76,7 @@ class DataStreams:
         plane, counts = self._planes[data[:4]], self.counts[data[:4]]
         message = _message(plane, data)
         if message is None:
-            counts["drops"]["malformed"] += 1
-            answer(None)
+            answer(self._unfit(plane, data, peer, counts))
             return
         op = DpOp(message.op)
         counts["requests"][op.name.lower()] += 1
@@ -89,6 +92,17 @@ class DataStreams:
             answer(_served(plane, message, DpStatus.BUSY, counts))
         else:
             self._serve_slowly(lambda: _served(plane, message, status, counts), peer.node_id, lane, answer)
+
+    def _unfit(
+        self, plane: StreamPlane, data: bytes, peer: StreamPeer, counts: dict[str, Counter[str]]
+    ) -> bytes | None:
+        """Refuse a WRITE of another length than it says, as a datagram's is (D10); None for what cannot be read."""
+        header = _misfit(data)
+        if header is None:
+            counts["drops"]["malformed"] += 1
+            return None
+        counts["requests"]["write"] += 1
+        return plane.misfit(header, self._open(header.lease_id, peer))
 
     def _serve_slowly(self, work: Work, node_id: int, lane: Hashable, answer: Answer) -> None:
         self._under_way[node_id] += 1
@@ -134,6 +148,17 @@ def _message(plane: StreamPlane, data: bytes) -> Any:
         return kind.unpack(data, "quic") if kind is not None else None
     except WireError:
         return None
+
+
+def _misfit(data: bytes) -> DpHeader | None:
+    """Return the header of a WRITE that has its parameters, and that the length of its data alone spoiled."""
+    if not _PARAMETERS_END <= len(data) <= LONGEST:
+        return None
+    header = DpHeader.unpack(data[:DP_HEADER_SIZE])
+    fixed = header.version, header.op, header.flags, header.payload_len
+    if fixed != (DP_VERSION, DpOp.WRITE, 0, len(data) - DP_HEADER_SIZE):
+        return None
+    return header if header.request_id and header.nonce else None
 
 
 def _served(plane: StreamPlane, message: Any, status: DpStatus, counts: dict[str, Counter[str]]) -> bytes:

@@ -28,7 +28,16 @@ from fabricbios.wire import (
     FbmuWrite,
     FbmuWriteResp,
 )
-from fabricbios.wire.dataplane import DP_HEADER_SIZE, BlockHelloAck, HelloAck, Pong, ReadBlockResp, ReadResp, StatusOnly
+from fabricbios.wire.dataplane import (
+    DP_HEADER_SIZE,
+    BlockHelloAck,
+    DpHeader,
+    HelloAck,
+    Pong,
+    ReadBlockResp,
+    ReadResp,
+    StatusOnly,
+)
 
 MAX_READ, MAX_WRITE = (1 << 20) - DP_HEADER_SIZE - 8, (1 << 20) - DP_HEADER_SIZE - 12
 """What of a message of 1 MiB (D11) is data: HELLO_ACK says what LIMITS said, and what the plane takes."""
@@ -84,6 +93,10 @@ class MemoryStreams:
         status = status or self._plane.write(m.lease_id, m.payload.offset, m.payload.data)
         return FbmuWriteResp(*_head(m), StatusOnly(status)).pack("quic"), 0, 0 if status else len(m.payload.data)
 
+    def misfit(self, header: DpHeader, status: DpStatus) -> bytes:
+        status = status or self._plane.length(header.lease_id)[0] or DpStatus.BAD_LENGTH
+        return FbmuWriteResp(*_head(header), StatusOnly(status)).pack("quic")
+
 
 class BlockStreams:
     """StreamPlane of block leases; disks take their time, so it is slow."""
@@ -133,3 +146,7 @@ class BlockStreams:
         data = m.payload.block_data
         status = status or self._plane.write(m.lease_id, m.payload.block_index, data)
         return FbbuWriteBlockResp(*_head(m), StatusOnly(status)).pack("quic"), 0, 0 if status else len(data)
+
+    def misfit(self, header: DpHeader, status: DpStatus) -> bytes:
+        status = status or self._plane.blocks(header.lease_id)[0] or DpStatus.BAD_LENGTH
+        return FbbuWriteBlockResp(*_head(header), StatusOnly(status)).pack("quic")

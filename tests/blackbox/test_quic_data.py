@@ -98,6 +98,22 @@ def test_block(world, block):
         assert refused.payload == bytes([OUT_OF_RANGE, 0, 0, 0]) + bytes(4)
 
 
+def test_a_write_is_exactly_12_and_length(world, memory, block):
+    """D10 on streams, too: else BAD_LENGTH, and nothing is written; shorter than its parameters it cannot be read."""
+    with world.peer(world.owner) as peer:
+        for magic, lease, unit in ((b"FBMU", memory, 1), (b"FBBU", block, 512)):
+            early = ask(peer, magic, WRITE, lease.lease_id, struct.pack(">QI", 0, 2) + b"\xff" * unit)
+            assert (early.op, early.status) == (WRITE_RESP, INVALID_LEASE)  # no HELLO yet
+            assert hello(peer, magic, lease.lease_id).status == OK
+            for said, sent in ((4, 3 * unit), (3, 4 * unit), (1, 0), (0, unit), (2**32 - 1, unit), (1, unit + 1)):
+                refused = ask(peer, magic, WRITE, lease.lease_id, struct.pack(">QI", 0, said) + b"\xff" * sent)
+                assert (refused.op, refused.payload) == (WRITE_RESP, bytes([BAD_LENGTH, 0, 0, 0])), (magic, said, sent)
+            cut = peer.exchange(message(magic, WRITE, lease.lease_id, bytes(11)))
+            assert cut.reset == 1
+            data = ask(peer, magic, READ, lease.lease_id, struct.pack(">QI", 0, 4)).payload[8:]
+            assert data == bytes(4 * unit)
+
+
 def test_hello_comes_first(world, memory):
     """The first data stream of a connection for a lease is HELLO: anything else is not served."""
     with world.peer(world.owner) as peer:
