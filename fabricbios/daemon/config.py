@@ -81,7 +81,7 @@ def _files(file: Path | None) -> list[Path]:
         return []
     for directory in (file.parent, file.parent / "conf.d"):
         try:
-            why = writers.directory_objection(directory)
+            why = writers.directory_objection(directory, sticky=True)  # each file is looked at, too
         except OSError as e:
             raise ConfigError(f"{directory}: {e.strerror}: check --config") from None
         if why:

@@ -100,8 +100,8 @@ def test_the_x509_is_remade_near_its_end_and_for_a_new_certificate() -> None:
 def test_a_directory_in_which_others_may_put_another_key_is_refused_with_the_remedy(tmp_path: Path) -> None:
     directory = tmp_path / "identity"
     Identity.load_or_create(directory)
-    directory.chmod(0o770)
-    with pytest.raises(ConfigError, match=rf"written by others \(mode 0770\): chmod go-w {directory}"):
+    directory.chmod(0o707)
+    with pytest.raises(ConfigError, match=rf"written by others \(mode 0707\): chmod go-w {directory}"):
         Identity.load(directory)
 
 
