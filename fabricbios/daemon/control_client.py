@@ -18,6 +18,7 @@ from fabricbios.errors import ConfigError, Disconnected, WireError
 from fabricbios.model import ALL_PERMS, CONTROL_PORT, Op, Perm, ResourceType, Status
 from fabricbios.transport import Identity, dial
 from fabricbios.wire import CapRequestParams, ErrorResult, Frame, MsgType, Request, Response, registry
+from fabricbios.wire.fields import REQUIRED
 from fabricbios.wire.json_form import to_json
 
 OPS = {op.name.lower().replace("_", "-"): op for op in Op}
@@ -51,8 +52,14 @@ _WANTS = {Op.LEASE_ALLOC: Perm.ALLOC | Perm.READ | Perm.WRITE, Op.LEASE_RENEW: P
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("op", type=click.Choice(sorted(OPS)))
 @click.argument("parameters", nargs=-1, type=click.UNPROCESSED)
-@click.option("-H", "--host", default="127.0.0.1", metavar="HOST[:PORT]")
-@click.option("--identity", type=click.Path(path_type=Path), default=None, help="Directory of a key; none by default.")
+@click.option("-H", "--host", envvar="FABRICBIOS_NODE", default="127.0.0.1", metavar="HOST[:PORT]")
+@click.option(
+    "--identity",
+    envvar="FABRICBIOS_IDENTITY",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Directory of the key; that of `fabricbios` by default.",
+)
 @click.option("--token", default="", metavar="HEX", help="Token to send; one is asked for where the op wants one.")
 @click.option("--resource", default="0", metavar="ID", help="The request's resource_id.")
 def control_client(
@@ -96,6 +103,9 @@ def _params(op: Op, given: dict[str, str]) -> bytes:
     if unknown:
         raise ConfigError(f"{op.name} takes {', '.join(names)}, not {', '.join(sorted(unknown))}")
     values: dict[str, Any] = {name: _DEFAULTS[name] for name in names if name in _DEFAULTS}
+    missing = [name for name, f in kind.FIELDS.items() if f.default is REQUIRED and name not in values | given]
+    if missing:
+        raise ConfigError(f"{op.name} wants {', '.join('--' + name.replace('_', '-') for name in missing)}")
     try:
         values |= {name: _READ.get(name, _number)(text) for name, text in given.items()}
         packed: bytes = kind(**values).pack()

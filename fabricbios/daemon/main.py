@@ -12,7 +12,7 @@ import click
 
 from fabricbios import __version__
 from fabricbios.daemon.settings import SETTINGS
-from fabricbios.errors import ConfigError, FabricError
+from fabricbios.errors import ConfigError, Disconnected, FabricError
 
 # role -> module under fabricbios.daemon that holds its click command under the attribute named here
 ROLES = {
@@ -71,7 +71,7 @@ def node(config: Path | None, **flags: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: a failure is one line; a bad configuration exits 2, all else 1."""
+    """Entry point: a failure is one line; a bad configuration exits 2, a node out of reach 4, all else 1."""
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as e:
@@ -80,6 +80,9 @@ def main() -> None:
     except ConfigError as e:
         click.echo(f"fabricbiosd: {e}", err=True)
         sys.exit(2)
+    except Disconnected as e:
+        click.echo(f"fabricbiosd: {e}: is fabricbiosd running there?", err=True)
+        sys.exit(4)
     except (FabricError, OSError) as e:
         click.echo(f"fabricbiosd: {e}", err=True)
         sys.exit(1)

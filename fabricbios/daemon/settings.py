@@ -59,10 +59,9 @@ def _address(text: str) -> str:
 
 
 def _port(text: str | int) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise ValueError(f"{number} is not a port")
-    return number
+    if not str(text).isdecimal() or int(text) > 65535:
+        raise ValueError(f"{text!r} is not a port: 0 to 65535")
+    return int(text)
 
 
 def _interval(text: str | float) -> int:

@@ -1,6 +1,7 @@
 """`fabricbiosd control-client`: each answer is one document, and its exit code says whether the node agreed."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -47,6 +48,18 @@ def test_a_refusal_is_a_document_too(node):
     refused = answer(node, 3, "lease-free", "--lease-id", "0x77")
     assert refused["status"] == "RESOURCE_NOT_FOUND"
     assert "unreadable" not in refused["result"]
+
+
+def test_nobody_there_is_one_line_and_a_code_of_its_own():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+    command = [sys.executable, "-m", "fabricbios.daemon", "control-client", "ping"]
+    done = subprocess.run(
+        command, env=environment() | {"FABRICBIOS_NODE": where}, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert where.rpartition(":")[2] in done.stderr
 
 
 def test_what_cannot_be_read_is_shown_as_it_came():

@@ -11,6 +11,12 @@ from fabricbios.daemon.control_client import control_client
 from fabricbios.errors import ConfigError
 
 
+def test_a_parameter_that_is_missing_is_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(control_client, ["lease-renew", "--ttl", "5s", "--identity", str(tmp_path)])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == "LEASE_RENEW wants --lease-id"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -54,3 +54,11 @@ def test_every_default_is_one_that_its_own_parser_would_give():
 def test_what_can_be_no_hosts_name_is_said_where_it_stands(host: str) -> None:
     with pytest.raises(ValueError, match="no host's name"):
         parse_endpoint(f"{host}:5700")
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "65536", "", "1.5", True])
+def test_a_port_is_0_to_65535(text):
+    (port,) = [s for s in SETTINGS if s.name == "control-port"]
+    with pytest.raises(ValueError, match="is not a port: 0 to 65535"):
+        port.parse(text)
+    assert [port.parse(0), port.parse("65535")] == [0, 65535]
