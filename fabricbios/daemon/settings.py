@@ -6,8 +6,10 @@ The click options, the config file and the docs page are all made from SETTINGS 
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from fabricbios.model import CONTROL_PORT, DISCOVERY_PORT, FBBU_PORT, FBMU_PORT, DpAuth
@@ -17,12 +19,15 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 
 
 def parse_size(text: str | int) -> int:
-    """Return bytes from "64M", "1GiB", "512 k" or a number; k, M, G, T are powers of 1024. ValueError else."""
+    """Return bytes from "64M", "1GiB", "512 k" or a number; k, M, G, T are powers of 1024. ValueError else.
+
+    Exact: a float would round what is above 2**53.
+    """
     match = _SIZE.fullmatch(str(text).strip())
     if not match:
         raise ValueError(f"{text!r} is not a size such as 64M, 1GiB or 4096")
     power = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}[match[2].lower()]
-    return int(float(match[1]) * 1024**power)
+    return int(Fraction(match[1]) * 1024**power)
 
 
 def parse_duration(text: str | float) -> int:
@@ -30,8 +35,8 @@ def parse_duration(text: str | float) -> int:
     match = _DURATION.fullmatch(str(text).strip())
     if not match:
         raise ValueError(f"{text!r} is not a time such as 30s, 5m or 1h")
-    unit = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[(match[2] or "s").lower()]
-    return -int(-float(match[1]) * unit // 1)
+    unit = {"ms": Fraction(1, 1000), "s": 1, "m": 60, "h": 3600, "d": 86400}[(match[2] or "s").lower()]
+    return math.ceil(Fraction(match[1]) * unit)
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:

@@ -12,6 +12,19 @@ def test_sizes(text, count):
     assert parse_size(text) == count
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("9007199254740993", (1 << 53) + 1),
+        ("18446744073709551615", (1 << 64) - 1),
+        ("9007199254740993k", (1 << 63) + 1024),
+    ],
+)
+def test_large_sizes_are_exact(text, count):
+    assert parse_size(text) == count
+    assert parse_duration(text.rstrip("k")) == int(text.rstrip("k"))
+
+
 @pytest.mark.parametrize("text", ["", "M", "-1", "1X", "1e9", "64 MM", "٣M٣"])
 def test_what_is_no_size(text):
     with pytest.raises(ValueError, match="not a size"):
