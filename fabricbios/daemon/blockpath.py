@@ -51,9 +51,11 @@ class BlockPath:
         """Start the server process and return the plane. `control` are the QUIC endpoints, for ENDPOINT."""
         if self._check:
             self._check.quiesce()  # the sockets are ours: no program takes a nonce from here on
-        self._watch.start()
         reached = listeners(Transport.FBBU_UDP, self.sockets, Transport.FBBU_QUIC, control)
-        return BlockPlane(self._table, self._stores.pool, reached, self._quiesce, sync=self._sync, mtu_of=mtu_of)
+        pool = self._stores.pool
+        plane = BlockPlane(self._table, pool, reached, self._quiesce, sync=self._sync, mtu_of=mtu_of)
+        self._watch.start()  # after the plane has looked at what a predecessor left open
+        return plane
 
     def _quiesce(self) -> None:
         self._server.quiesce(QUIESCE_SECONDS)

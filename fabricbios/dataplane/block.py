@@ -52,6 +52,24 @@ class BlockPlane:
         self._slots = PlaneSlots(Plane.FBBU, table, listeners, _TRANSPORTS, quiesce, mtu_of, clock)
         self._pool, self._sync = pool, sync
         self._writing = [threading.Lock() for _ in pool.backings]  # a write-back that failed is told to one flush alone
+        self._forget_moved()
+
+    def _forget_moved(self) -> None:
+        """Forget open slots whose bytes the pool has elsewhere: stores are counted anew with each configuration, and a
+        server believes the number in the slot. So the plane is made before its server; adopt() opens such leases again.
+        """
+        for lease_id, slot in self._slots.leases().items():
+            if self._slots.state(slot) == SlotState.ACTIVE and not self._is_in_place(
+                lease_id, self._slots.extent(slot)
+            ):
+                self._slots.forget(lease_id)
+
+    def _is_in_place(self, lease_id: int, extent: Extent) -> bool:
+        try:
+            region = self._pool.find(lease_id)
+        except OSError:
+            return False  # on a store that is not configured any more
+        return region is not None and (region.device, region.base) == (extent.device, extent.base)
 
     def steps(self, lease: LeaseSpec) -> tuple[str, ...]:
         return EXTENT, SLOT_STEP

@@ -83,6 +83,9 @@ class Span(NamedTuple):
         return True
 
 
+_NOWHERE = Span(-1, 0, 0, True)
+
+
 class Stores:
     """The files and devices that this server was handed, as (descriptor, bytes), opened anew: a failed write-back is
     told once to each open file description, and the daemon, which wipes through its own, must not hear of ours nor we
@@ -94,8 +97,13 @@ class Stores:
         self._is_device = [stat.S_ISBLK(os.fstat(fd).st_mode) for fd in self._fds]
 
     def span(self, extent: Extent) -> Span:
-        """Return where an extent lies; Extent.device counts in the order of the descriptors."""
+        """Return where an extent lies; Extent.device counts in the order of the descriptors.
+
+        A lease that is over may be on a store that is not configured any more: nothing of it is read or written.
+        """
         at = extent.device
+        if at >= len(self._fds):
+            return _NOWHERE
         return Span(self._fds[at], extent.base, self._sizes[at], self._is_device[at])
 
     def close(self) -> None:

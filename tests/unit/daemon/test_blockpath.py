@@ -1,21 +1,27 @@
 """From `block = [...]` to a served lease: parsing, opening all or nothing, a server that is started again."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from block_node import BlockClient
+from fbbu_rig import read_block, write_block
 from fbmu_rig import KEY
 
 from fabricbios.daemon import serverwatch
+from fabricbios.daemon.blockcheck import BlockCheck
 from fabricbios.daemon.blockpath import BlockPath
 from fabricbios.daemon.blockstores import BlockStores, split
 from fabricbios.daemon.config import Config, load
 from fabricbios.daemon.planesockets import bound_sockets
+from fabricbios.dataplane.shared import LeaseBoard
+from fabricbios.dataplane.slots import Extent, Plane, SlotLease, SlotState
 from fabricbios.errors import ConfigError
 from fabricbios.hw import backing
 from fabricbios.hw.backing import GRANULE
@@ -120,3 +126,60 @@ async def _serve_kill_serve(root: Path) -> None:
     stores.close()
     sock.close()
     assert not any((root / "disk").read_bytes())
+
+
+@pytest.mark.parametrize("configured", [("two", "one"), ("one",)])
+def test_no_question_reaches_a_store_that_has_the_number_of_another(
+    tmp_path: Path, configured: tuple[str, ...]
+) -> None:
+    asyncio.run(_count_stores_anew(tmp_path, [f"{tmp_path}/{name}:4M" for name in configured]))
+
+
+async def _count_stores_anew(root: Path, configured: list[str]) -> None:
+    """A table that outlived its daemon, which had store `two` as its second, and a client that goes on asking."""
+    board = LeaseBoard.create(8)
+    check = BlockCheck("xdp_native", "", board, board.table(), dict, lambda: None)
+    sockets = bound_sockets(["127.0.0.1"], 0, "fbbu-port")
+    with opened(root, [f"{root}/one:4M", f"{root}/two:4M"], sockets, check) as (path, stores):
+        plane = path.open([("127.0.0.1", 5701)])
+        _, resource = stores.resources([Binding.UDP])
+        end = boottime_ns() + 60 * NS
+        lease = LeaseSpec(
+            7, resource.resource_id, ResourceType.BLOCK, Binding.UDP, 1 << 20, 3, 1, DpAuth.BLAKE2S_FULL, KEY, 3, end
+        )
+        for step in plane.steps(lease):
+            plane.do(step, lease)
+    with opened(root, configured, sockets, check) as (path, _), socket.socket(type=socket.SOCK_DGRAM) as sock:
+        path.open([])
+        sock.connect(("127.0.0.1", path.port))
+        sock.send(write_block(0, b"x" * BLOCK_SIZE, lease_id=7))
+        await drops(path, "unknown_lease", 1)
+        table = check.table
+        slot = table.install(SlotLease(8, Plane.FBBU, Extent(0, 512, 9), 3, DpAuth.BLAKE2S_FULL, KEY, 1, end, 1, 1), 0)
+        table.set_state(slot, SlotState.ENDED)
+        sock.settimeout(10)
+        sock.send(read_block(0, lease_id=8))
+        assert sock.recv(2048)[56] == DpStatus.EXPIRED
+    sockets[0].close()
+    assert not any((root / "one").read_bytes() + (root / "two").read_bytes())
+
+
+@contextlib.contextmanager
+def opened(
+    root: Path, block: list[str], sockets: list[socket.socket], check: BlockCheck
+) -> Iterator[tuple[BlockPath, BlockStores]]:
+    stores = BlockStores(config(root, *block), NODE_ID)
+    path = BlockPath(stores, sockets, "datasync", check, "")
+    try:
+        yield path, stores
+    finally:
+        path.close()
+        stores.close()
+
+
+async def drops(path: BlockPath, reason: str, count: int) -> None:
+    """Wait until the server has shown that it dropped so many."""
+    deadline = time.monotonic() + 10
+    while path.counters()["user"]["drops"][reason] != count and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    assert path.counters()["user"]["drops"][reason] == count
