@@ -26,8 +26,8 @@ def parse_size(text: str | int) -> int:
     match = _SIZE.fullmatch(str(text).strip())
     if not match:
         raise ValueError(f"{text!r} is not a size such as 64M, 1GiB or 4096")
-    power = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}[match[2].lower()]
-    return int(Fraction(match[1]) * 1024**power)
+    unit = 1 << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
+    return int(Fraction(match[1]) * unit)
 
 
 def parse_duration(text: str | float) -> int:
@@ -35,8 +35,8 @@ def parse_duration(text: str | float) -> int:
     match = _DURATION.fullmatch(str(text).strip())
     if not match:
         raise ValueError(f"{text!r} is not a time such as 30s, 5m or 1h")
-    unit = {"ms": Fraction(1, 1000), "s": 1, "m": 60, "h": 3600, "d": 86400}[(match[2] or "s").lower()]
-    return math.ceil(Fraction(match[1]) * unit)
+    unit_ms = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[(match[2] or "s").lower()]
+    return math.ceil(Fraction(match[1]) * unit_ms / 1000)
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
