@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from fabricbios.errors import Disconnected, Refused, TimedOut, WireError
+from fabricbios.errors import Disconnected, Refused, TimedOut, Untrusted, WireError
 from fabricbios.model import Op, Status
 from fabricbios.transport import Identity, Link, dial
 from fabricbios.transport.link import Accept
@@ -29,6 +29,7 @@ class Control:
         self._accept, self._timeout = accept, timeout
         self._link: Link | None = None
         self._dialling = asyncio.Lock()
+        self._failed: Disconnected | Untrusted | None = None  # why the last dial did
         self._request_id = 0
         self._nonce = 0
         self._closed = False
@@ -49,13 +50,25 @@ class Control:
         """Return the connection, dialled anew if it was lost. Raises Disconnected or Untrusted."""
         if self._closed:
             raise Disconnected("the connection was closed here")
+        failed_before = self._failed
         if (link := self._living()) is None:
-            async with self._dialling:  # who comes second finds what the first one dialled
-                link = self._link = self._living() or await self._dial()
+            async with self._dialling:  # who comes second finds what the first one dialled, or why there is nothing
+                if self._failed is not None and self._failed is not failed_before:
+                    raise type(self._failed)(*self._failed.args)
+                link = self._living() or await self._dial_again()
         return link
 
     def _living(self) -> Link | None:
         return None if self._link is None or self._link.closed else self._link
+
+    async def _dial_again(self) -> Link:
+        """Dial, and keep what came of it for whoever waits meanwhile. A dial that is cancelled says nothing."""
+        try:
+            self._link, self._failed = await self._dial(), None
+        except (Disconnected, Untrusted) as error:
+            self._failed = error
+            raise
+        return self._link
 
     async def _dial(self) -> Link:
         try:

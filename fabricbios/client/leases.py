@@ -23,6 +23,7 @@ from fabricbios.errors import (
     Refused,
     Revoked,
     TimedOut,
+    Untrusted,
 )
 from fabricbios.model import BLOCK_SIZE, Binding, DpAuth, DpOp, LeaseEventKind, LeaseStatus, ResourceType, Status
 from fabricbios.wire import LeaseAllocResult, LeaseAttachResult, LeaseEvent, Tagger
@@ -156,7 +157,7 @@ class Lease:
             except TimeoutError:
                 await self.node.doubt()
                 pause = 0
-            except Disconnected:
+            except (Disconnected, Untrusted):  # who else answers there now does not end what the node holds for us
                 pause = RETRY_SECONDS  # until the lease is over; the data plane knows when
             except Refused as error:
                 if not self.warned.is_set() and error.status not in _PASSING:

@@ -272,7 +272,10 @@ async def dial(
 
 async def open_link(family: int, address: Any, quic: ClientConnection, timeout: float, limits: Limits) -> Link:
     """Connect to one address with a connection made before. As `dial`."""
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    except OSError as error:  # no descriptors: who asks again later may have some
+        raise Disconnected(f"{address[0]}: {error.strerror}") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.receive_buffer)
         sock.connect(address)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
+import socket
 from typing import Any
 
 import client_rig
@@ -23,8 +25,10 @@ from fabricbios.errors import (
     Refused,
     Revoked,
     TimedOut,
+    Untrusted,
 )
 from fabricbios.model import Binding, DpAuth, DpStatus, LeaseEventKind
+from fabricbios.transport import PeerKey, link
 
 DATA = random.Random(5).randbytes(60_001)
 
@@ -242,6 +246,49 @@ def test_a_lease_is_kept_while_somebody_sets_the_nodes_clock(jump: int, monkeypa
             assert lease.over is None
             await lease.write(0, b"still mine")
             assert abs(lease.expires_at - client_rig.now().unix) <= 3
+
+    run(body)
+
+
+def test_a_lease_is_kept_though_its_client_had_no_descriptors_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = 0
+
+    def none_left(*_: object) -> socket.socket:
+        nonlocal refused
+        refused += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def body() -> None:
+        async with node_rig() as rig, friend(rig) as node, node.lease_memory(4096, ttl=3) as lease:
+            held = rig.core.lease(lease.lease_id)
+            assert held is not None
+            with monkeypatch.context() as short:
+                short.setattr(link.socket, "socket", none_left)
+                (await node.link()).close()
+                await until(lambda: refused > 0, 10)
+            await until(lambda: held.spec.generation >= 2 or held.ending, 10)
+            assert not held.ending
+
+    run(body)
+
+
+def test_a_lease_is_kept_though_somebody_else_answered_in_its_nodes_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with node_rig() as rig, friend(rig) as node, node.lease_memory(4096, ttl=3) as lease:
+            held = rig.core.lease(lease.lease_id)
+            assert held is not None
+            met: list[PeerKey] = []
+
+            def refuse(key: PeerKey) -> None:
+                met.append(key)
+                raise Untrusted("another key")
+
+            with monkeypatch.context() as impostor:
+                impostor.setattr(node._control, "_accept", refuse)
+                (await node.link()).close()
+                await until(lambda: bool(met), 10)
+            await until(lambda: held.spec.generation >= 2 or held.ending, 10)
+            assert not held.ending
 
     run(body)
 

@@ -12,7 +12,7 @@ from client_rig import NodeRig, node_rig
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from quic_rig import run, until
 
-from fabricbios.client import KnownNodes, Node, connect, sync
+from fabricbios.client import KnownNodes, Node, connect, control, sync
 from fabricbios.client.verify import Verifier
 from fabricbios.core.policy import Limits, Policy
 from fabricbios.errors import (
@@ -23,10 +23,11 @@ from fabricbios.errors import (
     LocalMisuse,
     NotFound,
     Refused,
+    TimedOut,
     Untrusted,
 )
 from fabricbios.model import ALL_PERMS, LeaseStatus, Op, Perm, ResourceType, RevokeOutcome, Status, id_of_key
-from fabricbios.transport import Identity, PeerKey
+from fabricbios.transport import Identity, Link, PeerKey
 from fabricbios.wire.enrolment import issue
 
 
@@ -178,6 +179,39 @@ def test_many_first_questions_share_one_connection() -> None:
             await asyncio.gather(*(node.ping() for _ in range(8)))
             await until(lambda: len(rig.server._sessions) == 1)
             assert not (await node.link()).closed
+
+    run(body)
+
+
+def test_who_waits_for_a_dial_that_fails_does_not_dial_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled = 0
+
+    async def dial(*_: object) -> Link:
+        nonlocal dialled
+        dialled += 1
+        await asyncio.sleep(0.01)
+        raise TimedOut("does not answer")
+
+    async def body() -> None:
+        monkeypatch.setattr(control, "dial", dial)
+        node = connect("127.0.0.1", 1)
+        for rounds in (1, 2):  # a later question tries again
+            results = await asyncio.gather(*(node.ping() for _ in range(8)), return_exceptions=True)
+            assert [type(result) for result in results] == [TimedOut] * 8
+            assert dialled == rounds
+
+    run(body)
+
+
+def test_who_waits_for_a_dial_that_is_cancelled_dials() -> None:
+    async def body() -> None:
+        async with node_rig() as rig:
+            node = friend(rig)
+            first, second = (asyncio.create_task(node.ping()) for _ in range(2))
+            await asyncio.sleep(0)
+            first.cancel()
+            assert await second >= 0
+            await node.close()
 
     run(body)
 
