@@ -32,7 +32,7 @@ from fabricbios.hw.syscalls import (
 DATAGRAM_LIMIT = {socket.AF_INET: 1472, socket.AF_INET6: 1452}
 """UDP payload of a datagram (D10)."""
 _MESSAGES = 32
-"""Messages a batch. One may be a train of 128 segments, and a lease that ends waits for the batch."""
+"""Messages a batch. One may be a train of 128 segments; so many are more than loop.py answers in one go."""
 _ROOM = 1 << 16
 _STRIDE = _ROOM + 1472
 """Bytes from one message to the next: more than any UDP payload, and no power of two, whose multiples would all

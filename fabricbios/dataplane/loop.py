@@ -10,9 +10,13 @@ from fabricbios.dataplane.counters import DropReason
 from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.tally import Tally
 from fabricbios.dataplane.trains import Train
+from fabricbios.hw.syscalls import fence
 
 _ROUNDS = 64
 """Batches between two times that the counters are shown, however busy the sockets are."""
+_AT_ONCE = 128
+"""Datagrams that are answered together, or one train. Who ends a lease waits for them, and on a slow disk each may take
+ten milliseconds: of all that one batch may hold, thousands, he would wait in vain, and fence the lease."""
 _REST_SECONDS = 0.005
 """Who has had nothing to do for so long shows the counters: a client that waits for each answer pays for no more."""
 
@@ -29,10 +33,35 @@ class Channel:
         """Answer what is there now."""
         tally.begin_batch()
         asked = self.batch.receive()
-        answers = self._responder.answer(asked)
-        tally.drops[DropReason.INTERNAL] += self.batch.send(answers)
+        first, *others = _portions(asked)
+        answers = self._answer(first, tally)
+        for portion in others:
+            tally.end_batch()
+            tally.begin_batch()
+            fence()  # for the first it is receive() that lies between this and a look at a slot
+            answers += self._answer(portion, tally)
         tally.end_batch()
         self.last = asked, answers
+
+    def _answer(self, asked: Sequence[Train], tally: Tally) -> list[Train]:
+        answers = self._responder.answer(asked)
+        tally.drops[DropReason.INTERNAL] += self.batch.send(answers)
+        return answers
+
+
+def _portions(trains: Sequence[Train]) -> list[Sequence[Train]]:
+    """Return trains in portions of _AT_ONCE datagrams, or a train that is longer, at most; one portion at least."""
+    if len(trains) < 2:
+        return [trains]
+    portions: list[list[Train]] = [[]]
+    room = _AT_ONCE
+    for train in trains:
+        if portions[-1] and train.length > room:
+            portions.append([])
+            room = _AT_ONCE
+        portions[-1].append(train)
+        room -= train.length
+    return list(portions)
 
 
 Serving = Callable[[Channel, Tally], None]
