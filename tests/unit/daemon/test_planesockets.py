@@ -32,7 +32,7 @@ def test_all_addresses_share_the_port() -> None:
     assert len(ports(sockets)) == 1
 
 
-@pytest.mark.parametrize("taken", ["127.0.0.2", "::1"])
+@pytest.mark.parametrize("taken", ["127.0.0.2", "::"])
 def test_a_port_that_is_taken_on_any_address_is_not_served_on_the_others(taken: str) -> None:
     """Not even where only IPv6 has it, which a machine may lack."""
     binds = ["127.0.0.1", "127.0.0.2"] if taken == "127.0.0.2" else ["::"]
