@@ -47,7 +47,8 @@ class TrustStore:
     def __init__(self, mode: TrustMode, keys: TrustedKeys) -> None:
         self.mode = mode
         self._keys = keys
-        self._lost_controller = False  # by the last reload
+        self._settled = frozenset(keys.controllers)  # controllers when all files could last be read
+        self._lost_controller = False  # since then
         self._claimed: dict[int, bytes] = {}
         self._unwritten: dict[int, bytes] = {}
         self._spent: set[int] = set()  # approvals used since the files were read
@@ -56,7 +57,9 @@ class TrustStore:
 
     def reload(self, keys: TrustedKeys) -> None:
         """Take over what the directories hold now. A pin that is gone is no longer trusted."""
-        self._lost_controller = bool(self._keys.controllers.keys() - keys.controllers.keys())
+        if not self._keys.broken:  # else nobody was judged by what that reload lost
+            self._settled = frozenset(self._keys.controllers)
+        self._lost_controller = bool(self._settled - keys.controllers.keys())
         self._keys = keys
         self._claimed = dict(self._unwritten)
         self._spent.clear()

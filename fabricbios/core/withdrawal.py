@@ -16,11 +16,16 @@ _OVER = (LeaseState.FREE, LeaseState.FENCED)
 
 
 def end_distrusted(state: NodeState, now: Instant) -> None:
-    """Call after what is trusted has changed: close connections and revoke leases of whom that takes the trust from."""
+    """Call after what is trusted has changed: close connections and revoke leases of whom that takes the trust from.
+
+    Who is connected and trusted keeps its leases, whoever vouched for it when it got them: certificates are renewed.
+    """
+    trusted = {peer.node_id for peer in state.outbox.peers() if state.trust.trusted(peer, now)}
     ended: dict[int, int] = {}
     for lease in list(state.leases):
         holder = lease.spec.holder
-        if not _over(lease) and not state.trust.stands(holder, state.vouchers.of(holder)):
+        stands = holder in trusted or state.trust.stands(holder, state.vouchers.of(holder))
+        if not stands and not _over(lease):
             ended[holder] = ended.get(holder, 0) + 1
             follow(state, lease, lease.tear_down(Cause.REVOKED, now), now)
     for peer in state.outbox.peers():

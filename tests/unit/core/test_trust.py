@@ -169,3 +169,22 @@ def test_nothing_is_withdrawn_by_a_file_that_cannot_be_read() -> None:
     trust.reload(TrustedKeys(broken=("owner.pem: junk",)))
     assert trust.stands(node_id(OWNER), b"")
     assert not trust.trusted(stream_peer(OWNER), at())
+
+
+def test_a_controller_that_went_while_a_file_was_broken_is_missed_once_it_is_mended() -> None:
+    broken = ("owner.pem: junk",)
+    trust = store("certified", controllers=pins(CA, OWNER))
+    for keys in (TrustedKeys(controllers=pins(CA), broken=broken), TrustedKeys(broken=broken)):
+        trust.reload(keys)
+        assert trust.stands(node_id(OTHER), b"")
+    trust.reload(TrustedKeys(controllers=pins(CA)))
+    assert not trust.stands(node_id(OTHER), b"")
+
+
+def test_a_controller_whose_file_was_broken_for_a_while_has_lost_nobody() -> None:
+    trust = store("certified", controllers=pins(CA, OWNER))
+    trust.reload(TrustedKeys(controllers=pins(CA), broken=("owner.pem: junk",)))
+    trust.reload(TrustedKeys(controllers=pins(CA, OWNER)))
+    assert trust.stands(node_id(OTHER), b"")
+    trust.reload(TrustedKeys(controllers=pins(CA, OWNER)))
+    assert trust.stands(node_id(OTHER), b"")

@@ -2,8 +2,9 @@
 
 from fabricbios.core import vouchers
 from fabricbios.core.vouchers import Vouchers
-from fabricbios.model import LeaseEventKind, LeaseState, Op, Status
-from fabricbios.testing import FakeNode, peer_of
+from fabricbios.model import Instant, LeaseEventKind, LeaseState, Op, Status
+from fabricbios.ports import StreamPeer
+from fabricbios.testing import FakeNode, FakeTrust, peer_of
 from fabricbios.wire import LeaseAllocParams, LeaseQueryParams
 
 
@@ -76,6 +77,27 @@ def test_nothing_that_was_granted_is_touched_where_nothing_was_withdrawn() -> No
     distrust(node)
     assert states(node) == {lease.lease_id: LeaseState.ACTIVE}
     assert node.closed == []
+
+
+class ByCertificate(FakeTrust):
+    """Trusts whoever shows b"new"."""
+
+    def trusted(self, peer: StreamPeer, now: Instant) -> bool:
+        return peer.certificate == b"new"
+
+    def stands(self, node_id: int, certificate: bytes) -> bool:
+        return certificate == b"new"
+
+
+def test_who_came_back_with_another_certificate_keeps_what_it_got_with_the_old_one() -> None:
+    node = FakeNode()
+    back, gone = node.alloc(1), node.alloc(2)
+    for who, certificate in ((1, b"new"), (2, b"old")):
+        node.node.connection_opened(peer_of(who)._replace(certificate=certificate))
+    node.node._state.trust = ByCertificate()
+    distrust(node)
+    assert states(node) == {back.lease_id: LeaseState.ACTIVE, gone.lease_id: LeaseState.FREE}
+    assert node.closed == [2]
 
 
 def test_certificates_are_remembered_of_holders_only(monkeypatch) -> None:
