@@ -12,7 +12,11 @@ RESTART_AFTER = 0.5  # seconds
 
 
 class ServerWatch:
-    """Starts `server` and keeps it running; `name` is for the log. start() raises OSError the first time."""
+    """Starts `server` and keeps it running; `name` is for the log.
+
+    start() waits until it serves, OSError if it does not. Later nobody waits: a store that does not answer may hold up
+    the server's start, and must not hold up the daemon and everybody's leases.
+    """
 
     def __init__(self, server: ServerProcess, name: str) -> None:
         self._server, self._name = server, name
@@ -20,6 +24,9 @@ class ServerWatch:
 
     def start(self) -> None:
         self._server.start()
+        self._watch()
+
+    def _watch(self) -> None:
         asyncio.get_running_loop().add_reader(self._server.pidfd, self._died)
 
     def close(self) -> None:
@@ -40,7 +47,9 @@ class ServerWatch:
 
     def _again(self) -> None:
         try:
-            self.start()
+            self._server.spawn()
         except OSError as error:
             log.error("the %s server process does not start: %s", self._name, error)
             self._later()
+        else:
+            self._watch()

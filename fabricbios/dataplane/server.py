@@ -49,6 +49,11 @@ class ServerProcess:
 
     def start(self, seconds: float = START_SECONDS) -> None:
         """Start it and return when it serves; OSError if it does not within `seconds`."""
+        self.spawn()
+        self._await_ready(seconds)
+
+    def spawn(self) -> None:
+        """Start it and let it come to serve by itself: who must not wait looks at `pidfd` alone. OSError."""
         self.stop()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -57,7 +62,6 @@ class ServerProcess:
             command = [sys.executable, "-P", "-m", __package__ + ".serve", json.dumps(spec._asdict())]
             self._process = subprocess.Popen(command, pass_fds=spec.descriptors(), process_group=0)
         self._control, self.pidfd = ours, os.pidfd_open(self._process.pid)
-        self._await_ready(seconds)
 
     def _spec(self, control: int) -> ServeSpec:
         regions = (self._board.slots, self._board.lookup, self._counters, self._trace)

@@ -19,7 +19,7 @@ TRAIN = 60
 
 
 class Watched:
-    """A responder that notes the number of the batch, as the daemon sees it, and how many datagrams were to be answered in it."""
+    """A responder that notes the batch, by the number that the daemon sees, and how many datagrams it answers in it."""
 
     def __init__(self, rig: FbbuRig) -> None:
         self._responder = rig._responder
