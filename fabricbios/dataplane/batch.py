@@ -57,6 +57,8 @@ class Batch:
         self._pieces = self._rooms()
         self._headers = self._message_headers(name_bytes, _CONTROL if self._info_bytes or trains else 0)
         self._headers_at, self._pristine = _address(self._headers), bytes(self._headers)
+        self._first = self._pristine[: ctypes.sizeof(mmsghdr)]
+        self._soiled = self._pristine  # what has to be there again of those that the kernel wrote into
         words = memoryview(self._headers)
         self._lengths = words.cast("I")[mmsghdr.msg_len.offset // 4 :: 2 * _WORDS]
         self._control_lengths = words.cast("Q")[msghdr.msg_controllen.offset // 8 :: _WORDS]
@@ -82,14 +84,17 @@ class Batch:
 
     def receive(self) -> list[Train]:
         """Return the datagrams that are there, none if there are none."""
-        self._headers[:] = self._pristine  # the kernel wrote into it how long names and control data were
+        self._headers[: len(self._soiled)] = self._soiled  # how long names and control data were stands there
         n = recvmmsg_raw(self._sock.fileno(), self._headers_at, self._count, MSG_DONTWAIT, None)
         if n < 0:
             if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
                 raise OSError(ctypes.get_errno(), f"recvmmsg: {os.strerror(ctypes.get_errno())}")
             return []
+        self._soiled = self._pristine if n > 1 else self._first
         if n == 1:  # who waits for each answer is not to wait for the rest of this
-            return list(self._cut(0, self._lengths[0]))
+            length = self._lengths[0]
+            is_alone = self._control_lengths[0] == self._info_bytes
+            return [Train(self._room[:length], length, 0)] if is_alone else list(self._cut(0, length))
         lengths = self._lengths[:n].tolist()
         if sum(self._control_lengths[:n].tolist()) == n * self._info_bytes:
             return self._joined(lengths)

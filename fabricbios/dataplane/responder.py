@@ -10,7 +10,7 @@ the end of their lease too. Who ends a lease waits for the batch (ServerProcess.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Set
 from hmac import compare_digest
 from itertools import chain, groupby
 from typing import NamedTuple, Protocol
@@ -26,8 +26,8 @@ _length = struct.Struct(">I").pack
 _VERSION = 1
 
 Serve = Callable[[Lease, int, int, int, int, bytes], bytes]
-"""serve(lease, run, nonce, first, second, payload) carries out a question for a lease that is open and returns the
-payload of its answer. `run` counts the runs of a batch, `payload` is without padding."""
+"""serve(lease, run, nonce, first, second, data) carries out a question for a lease that is open and returns the
+payload of its answer. `run` counts the runs of a batch, `data` is what follows the two parameters, without padding."""
 
 
 class Operation(NamedTuple):
@@ -64,12 +64,39 @@ def head_of(magic: bytes, op: DpOp) -> bytes:
 
 
 class _Row(NamedTuple):
-    """An operation as a run wants it, with whole heads."""
+    """An operation as a run wants it: plain numbers, whole heads. `covered` bytes of payload are under every tag."""
 
-    operation: Operation
     counted: int
+    parameters: int
+    is_io: bool
+    names_lease: bool
+    carries_data: bool
+    covered: int
+    serve: Serve
     answer: bytes
     refusal: bytes
+    refuse: Callable[[DpStatus], bytes]
+
+
+def _row(magic: bytes, op: Operation) -> _Row:
+    """HELLO's payload repeats the header's lease_id."""
+    return _Row(
+        int(COUNTED_OPS[op.question]),
+        op.parameters,
+        op.is_io,
+        op.question == DpOp.HELLO,
+        op.carries_data,
+        RANGE if op.is_io else 0,
+        op.serve,
+        head_of(magic, op.answer),
+        head_of(magic, op.refusal),
+        op.refuse,
+    )
+
+
+_Question = tuple[bytes, bytes, int, int, int, bytes, bytes]
+"""What an answer repeats, auth_tag, nonce, the two parameters as numbers, the payload that every tag covers, and what
+only a full tag covers."""
 
 
 class Responder:
@@ -77,12 +104,8 @@ class Responder:
 
     def __init__(self, server: PlaneServer, leases: Leases, tally: Tally, clock: Callable[[], int], limit: int) -> None:
         self._server, self._leases, self._tally, self._clock, self._limit = server, leases, tally, clock, limit
-        self._rows = {
-            head_of(server.magic, op.question): _Row(
-                op, COUNTED_OPS[op.question], head_of(server.magic, op.answer), head_of(server.magic, op.refusal)
-            )
-            for op in server.operations()
-        }
+        self._plane = int(server.plane)
+        self._rows = {head_of(server.magic, op.question): _row(server.magic, op) for op in server.operations()}
         tally.publish_also(leases.publish)
 
     def answer(self, trains: Iterable[Train]) -> list[Train]:
@@ -97,79 +120,77 @@ class Responder:
         for number in self._server.settle():
             self._drop(DropReason.INTERNAL, sum(train.length for train in answers[number]))
             answers[number] = []
-        return list(chain.from_iterable(answers))
+        return answers[0] if len(answers) == 1 else list(chain.from_iterable(answers))
 
     def _answer(self, number: int, run: Run) -> list[bytes]:
-        row = self._rows.get(run.head)
-        if row is None or run.payload_len + HEADER != run.size or run.payload_len < row.operation.parameters:
+        front, payload_len = run.front, run.size - HEADER
+        row = self._rows.get(front[:8])
+        if row is None or front[8:] != _length(payload_len) or payload_len < row.parameters:
             self._drop(DropReason.MALFORMED, len(run.numbers))
             return []
+        questions = self._well_formed(row, run)
         lease = self._leases.find(run.lease_id)
-        if lease is None or lease.plane != self._server.plane:
-            reason = DropReason.UNKNOWN_LEASE if lease is None else DropReason.WRONG_PLANE
-            for _ in _well_formed(row.operation, run, self._drop):
-                self._drop(reason)
+        if lease is None or lease.plane != self._plane:
+            self._drop(DropReason.UNKNOWN_LEASE if lease is None else DropReason.WRONG_PLANE, len(questions))
             return []
-        is_open = lease.is_open(self._clock())
-        answers = self._answers(row if is_open else _refusing(row, lease.refusal()), lease, number, run)
-        if not is_open:
-            self._tally.statuses[lease.refusal()] += len(answers)
-            lease.count_rejects(len(answers))
+        if lease.is_open(self._clock()):
+            answers = self._answers(front, row.answer, row.serve, lease, number, questions)
+        else:
+            answers = self._refusals(front, row, lease, number, questions)
         self._tally.requests[row.counted] += len(answers)
         if not lease.touched:
             self._leases.touch(lease)
         return answers
 
-    def _answers(self, row: _Row, lease: Lease, number: int, run: Run) -> list[bytes]:
+    def _well_formed(self, row: _Row, run: Run) -> list[_Question]:
+        """Return the questions of a run that D10's rules for single fields let pass."""
+        is_io, names_lease, lease_id, covered = row.is_io, row.names_lease, run.lease_id, row.covered
+        further = (run.size - HEADER if row.carries_data else row.parameters) - covered
+        questions = [
+            (repeated, tag, nonce, first, second, parameters, data)
+            for (_, request_id, _, nonce, first, second), (repeated, tag, parameters, data) in run.questions(
+                covered, further
+            )
+            if nonce and (request_id or not is_io) and not (names_lease and data != lease_id)
+        ]
+        if len(questions) != len(run.numbers):
+            self._drop(DropReason.MALFORMED, len(run.numbers) - len(questions))
+        return questions
+
+    def _answers(
+        self, front: bytes, head: bytes, serve: Serve, lease: Lease, number: int, questions: list[_Question]
+    ) -> list[bytes]:
         """Take each question through tag and window to its answer. All that is the same for all is in locals: in
         CPython an attribute or a call costs as much as the check behind it."""
-        op, head, serve, has_own_tags = row.operation, row.answer, row.operation.serve, lease.has_own_tags
-        tag_after, asked_head, asked_length, take = (
-            lease.tag_after,
-            run.head,
-            _length(run.payload_len),
-            lease.window.take,
-        )
-        covered = None if has_own_tags else RANGE if op.is_io else 0
-        answers = []
-        for repeated, tag, nonce, first, second, payload in _well_formed(op, run, self._drop):
-            if not compare_digest(tag_after(asked_head, asked_length + repeated + payload[:covered]), tag):
+        asked_head, asked_length, has_own_tags = front[:8], front[8:], lease.has_own_tags
+        tag_after, take, answers = lease.tag_after, lease.window.take, []
+        for repeated, tag, nonce, first, second, parameters, data in questions:
+            message = asked_length + repeated + parameters
+            if not compare_digest(tag_after(asked_head, message + data if has_own_tags else message), tag):
                 self._drop(DropReason.BAD_TAG)
                 continue
             reason = take(nonce)
             if reason is not None:
                 self._drop(reason)
                 continue
-            answer = serve(lease, number, nonce, first, second, payload)
-            front = _length(len(answer)) + repeated
+            answer = serve(lease, number, nonce, first, second, data)
+            answered = _length(len(answer)) + repeated
             if has_own_tags:  # HMAC_HEADER repeats the question's
-                tag = tag_after(head, front + answer)
-            answers.append(head + front + tag + answer)
+                tag = tag_after(head, answered + answer)
+            answers.append(head + answered + tag + answer)
+        return answers
+
+    def _refusals(self, front: bytes, row: _Row, lease: Lease, number: int, questions: list[_Question]) -> list[bytes]:
+        """Return the answers of a lease that is not open, or is over."""
+        status = lease.refusal()
+        payload = row.refuse(status)
+        answers = self._answers(front, row.refusal, lambda *_: payload, lease, number, questions)
+        self._tally.statuses[status] += len(answers)
+        lease.count_rejects(len(answers))
         return answers
 
     def _drop(self, reason: DropReason, count: int = 1) -> None:
         self._tally.drops[reason] += count
-
-
-_Question = tuple[bytes, bytes, int, int, int, bytes]
-"""What an answer repeats, auth_tag, nonce, the two parameters, payload."""
-
-
-def _well_formed(op: Operation, run: Run, drop: Callable[[DropReason], None]) -> Iterator[_Question]:
-    """Yield the questions of a run that D10's rules for single fields let pass."""
-    is_io, names_lease, lease_id = op.is_io, op.question == DpOp.HELLO, run.lease_id
-    parts = run.parts(run.payload_len if op.carries_data else op.parameters)
-    for (_, request_id, _, nonce, first, second), (repeated, tag, payload) in zip(run.numbers, parts, strict=True):
-        if not nonce or (is_io and not request_id) or (names_lease and payload != lease_id):
-            drop(DropReason.MALFORMED)
-        else:
-            yield repeated, tag, nonce, first, second, payload
-
-
-def _refusing(row: _Row, status: DpStatus) -> _Row:
-    """Return an operation as a lease has it that is not open, or is over."""
-    payload = row.operation.refuse(status)
-    return row._replace(answer=row.refusal, operation=row.operation._replace(serve=lambda *_: payload))
 
 
 def _coupled(answers: list[bytes], origin: int) -> list[Train]:

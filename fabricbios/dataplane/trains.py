@@ -7,7 +7,7 @@ walk through all of it, because in CPython a call a datagram costs as much as th
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -18,7 +18,11 @@ from fabricbios.wire.dataplane import DP_HEADER_SIZE
 HEADER = DP_HEADER_SIZE
 RANGE = 12
 """Bytes of the two parameters that READ, WRITE and their BLOCK forms begin with."""
+_REPEATED, _TAG = 12, HEADER - 16
 _KIND = itemgetter(0, 2)
+_WITH_RANGE, _WITHOUT = ">12sI16sQ16xQI", ">12sI16sQQI"
+"""Numbers. What a datagram without parameters has for them says nothing, so its tag's bytes do."""
+_alone, _alone_without = struct.Struct(_WITH_RANGE).unpack_from, struct.Struct(_WITHOUT).unpack_from
 _FORMATS = 4096  # two a length of datagram and then some
 
 
@@ -39,32 +43,45 @@ class Train(NamedTuple):
         return [self.data[i * self.size : (i + 1) * self.size] for i in range(self.length)]
 
 
+Numbers = tuple[bytes, int, bytes, int, int, int]
+"""magic .. payload_len, request_id, lease_id, nonce, and the two parameters of an op that has them."""
+Pieces = tuple[bytes, bytes, bytes, bytes]
+"""What an answer repeats (request_id, lease_id, nonce), auth_tag, and two pieces of the payload."""
+
+
 class Run(NamedTuple):
-    """Neighbours in a train of one op to one lease with one payload_len: `head` are magic, version, op and flags.
+    """Neighbours in a train of one op to one lease with one payload_len: `front` is magic .. payload_len."""
 
-    `numbers` are request_id, nonce and the two parameters of an op that has them; `data` are the datagrams.
-    """
-
-    head: bytes
-    payload_len: int
+    front: bytes
     lease_id: bytes
-    numbers: list[tuple[bytes, int, bytes, int, int, int]]
+    numbers: Sequence[Numbers]
     data: bytes
     size: int
 
-    def parts(self, payload: int) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Yield what an answer repeats (request_id, lease_id, nonce), auth_tag, and so many bytes of payload."""
-        return _parts(self.size, payload)(self.data)
+    def questions(self, first: int, second: int) -> Iterable[tuple[Numbers, Pieces]]:
+        """Return the datagrams taken apart: `first` bytes of payload, then `second`, then what nobody asked for."""
+        if len(self.numbers) > 1:
+            return zip(self.numbers, _pieces(self.size, first, second)(self.data), strict=True)
+        data, end = self.data, HEADER + first
+        pieces = data[_REPEATED:_TAG], data[_TAG:HEADER], data[HEADER:end], data[end : end + second]
+        return ((self.numbers[0], pieces),)
 
 
-def runs(train: Train) -> Iterator[Run]:
-    """Yield the runs of a train of at least headers."""
+def runs(train: Train) -> Iterable[Run]:
+    """Return the runs of a train of at least headers; one that came alone is spared what looks for neighbours."""
     data, size, _ = train
+    if size < len(data):
+        return _neighbours(data, size)
+    numbers = (_alone if size >= HEADER + RANGE else _alone_without)(data)
+    return (Run(numbers[0], numbers[2], (numbers,), data, size),)
+
+
+def _neighbours(data: bytes, size: int) -> Iterator[Run]:
     start = 0
     for (front, lease_id), rows in groupby(_numbers(size)(data), _KIND):
         numbers = list(rows)
         stop = start + len(numbers) * size
-        yield Run(front[:8], int.from_bytes(front[8:], "big"), lease_id, numbers, data[start:stop], size)
+        yield Run(front, lease_id, numbers, data[start:stop], size)
         start = stop
 
 
@@ -73,13 +90,10 @@ Unpack = Callable[[bytes], Iterator[tuple[Any, ...]]]
 
 @lru_cache(_FORMATS)
 def _numbers(size: int) -> Unpack:
-    """Return what unpacks head and payload_len together, request_id, lease_id, nonce, and two parameters: what a
-    datagram without them has for parameters says nothing, so its tag's bytes do."""
-    if size < HEADER + RANGE:
-        return struct.Struct(f">12sI16sQQI{size - HEADER + 4}x").iter_unpack
-    return struct.Struct(f">12sI16sQ16xQI{size - HEADER - RANGE}x").iter_unpack
+    known = _WITH_RANGE if size >= HEADER + RANGE else _WITHOUT
+    return struct.Struct(f"{known}{size - struct.calcsize(known)}x").iter_unpack
 
 
 @lru_cache(_FORMATS)
-def _parts(size: int, payload: int) -> Unpack:
-    return struct.Struct(f">12x28s16s{payload}s{size - HEADER - payload}x").iter_unpack
+def _pieces(size: int, first: int, second: int) -> Unpack:
+    return struct.Struct(f">12x28s16s{first}s{second}s{size - HEADER - first - second}x").iter_unpack

@@ -20,8 +20,8 @@ _READ_RESP = struct.Struct(">II")  # status and reserved (zero) as one number, t
 _read_resp, _refuse_read, _status = _READ_RESP.pack, struct.Struct(">B7x").pack, struct.Struct(">B3x").pack
 LIMITS_BESIDE = HEADER + _READ_RESP.size, HEADER + RANGE
 """What of a datagram is not data: in the answer to a READ, in a WRITE."""
-# Enum members cost a lookup each time they are named: on the path of a datagram they have names of their own.
-_OK, _INTERNAL, _STALE = DpStatus.OK, DpStatus.INTERNAL, DpStatus.STALE_WRITE
+# Enum members cost a lookup each time they are named, and as an index: what a datagram meets is a plain name or number.
+_OK, _INTERNAL, _STALE = int(DpStatus.OK), DpStatus.INTERNAL, DpStatus.STALE_WRITE
 _BAD_LENGTH, _OUT_OF_RANGE = DpStatus.BAD_LENGTH, DpStatus.OUT_OF_RANGE
 _WRITTEN = _status(_OK)
 
@@ -67,38 +67,38 @@ class Transfers(ABC):
             Operation(op.PING, op.PONG, op.ERROR, 0, False, False, self._ping, _status),
         )
 
-    def _hello(self, lease: Lease, run: int, nonce: int, first: int, second: int, payload: bytes) -> bytes:
+    def _hello(self, lease: Lease, run: int, nonce: int, first: int, second: int, data: bytes) -> bytes:
         self._statuses[_OK] += 1
         return self.greet(lease)
 
-    def _ping(self, lease: Lease, run: int, nonce: int, first: int, second: int, payload: bytes) -> bytes:
+    def _ping(self, lease: Lease, run: int, nonce: int, first: int, second: int, data: bytes) -> bytes:
         self._statuses[_OK] += 1
         return b""
 
-    def _read(self, lease: Lease, run: int, nonce: int, first: int, second: int, payload: bytes) -> bytes:
+    def _read(self, lease: Lease, run: int, nonce: int, first: int, second: int, data: bytes) -> bytes:
         offset, length = first * self.unit, second * self.unit
         if not 0 < length <= lease.max_read or length > self.longest_read:
             return _refuse_read(self._reject(lease, _BAD_LENGTH))
         if offset + length > lease.readable:
             return _refuse_read(self._reject(lease, _OUT_OF_RANGE))
-        data = self.fetch(lease, offset, length)
-        if data is None:
+        fetched = self.fetch(lease, offset, length)
+        if fetched is None:
             return _refuse_read(self._reject(lease, _INTERNAL))
         lease.reads += 1
         lease.bytes += length
         self._tally.bytes_read += length
         self._statuses[_OK] += 1
-        return _read_resp(_OK, second) + data
+        return _read_resp(_OK, second) + fetched
 
-    def _write(self, lease: Lease, run: int, nonce: int, first: int, second: int, payload: bytes) -> bytes:
+    def _write(self, lease: Lease, run: int, nonce: int, first: int, second: int, data: bytes) -> bytes:
         offset, length = first * self.unit, second * self.unit
-        if not 0 < length <= lease.max_write or length > self.longest_write or len(payload) != RANGE + length:
+        if not 0 < length <= lease.max_write or length > self.longest_write or len(data) != length:
             return _status(self._reject(lease, _BAD_LENGTH))
         if offset + length > lease.writable:
             return _status(self._reject(lease, _OUT_OF_RANGE))
         if not lease.take_write(nonce):
             return _status(self._reject(lease, _STALE))
-        if not self.store(lease, run, offset, payload[RANGE:]):
+        if not self.store(lease, run, offset, data):
             return _status(self._reject(lease, _INTERNAL))
         lease.writes += 1
         lease.bytes += length
