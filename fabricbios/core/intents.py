@@ -14,7 +14,7 @@ from fabricbios.model import Status
 from fabricbios.wire import LeaseAffinity, LeaseCpuIsolation, LeaseGpuExclusivity, LeaseIntentKvCache, LeaseIntentTlvs
 
 _TLVS_AT = 18  # duration_secs, grace_secs, resource_type, requested_bytes
-_DDR, _EXCLUSIVE = 0x0002, 0x0000
+_EXCLUSIVE = 0x0000
 _ADAPTIVE, _FACILITY = 0x03, 0x05
 _REQUIRED = 0x01
 
@@ -44,14 +44,14 @@ def _decodes(tlv: bytes) -> bool:
 def refuse_unoffered(intent: Any) -> str:
     """Say why a device without special placement does not offer `intent`, "" when it does.
 
-    Plain memory is DDR and exclusive, nothing pins a core or a GPU; affinities are the scheduler's to weigh,
-    but those that the tables only reserve mean nothing yet.
+    Plain memory is exclusive, nothing pins a core or a GPU. A tier is preferred, not asked for, and the hint is
+    advisory (wire encoding): who prefers another gets what there is. Affinities are the scheduler's to weigh, but
+    those that the tables only reserve mean nothing yet.
     """
     if isinstance(intent, LeaseCpuIsolation | LeaseGpuExclusivity):
         return f"isolation class {intent.class_} is not offered here" if intent.class_ else ""
     if isinstance(intent, LeaseIntentKvCache):
-        plain = (intent.preferred_tier, intent.sharing_mode) == (_DDR, _EXCLUSIVE)
-        return "" if plain else f"tier {intent.preferred_tier} shared as {intent.sharing_mode} is not offered here"
+        return "" if intent.sharing_mode == _EXCLUSIVE else f"sharing mode {intent.sharing_mode} is not offered here"
     if isinstance(intent, LeaseAffinity):
         reserved = intent.category == _FACILITY or intent.strength & 0x7F == _ADAPTIVE
         return "Facility and Adaptive are reserved" if reserved else ""
