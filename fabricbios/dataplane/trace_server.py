@@ -111,30 +111,34 @@ class _Recorder:
         self._series = list(words_of(_series_memory(page)))
 
     def add(self, asked: Iterable[Train], answers: Iterable[Train], ns: int) -> None:
-        """Count what was answered, and what was asked besides as dropped. Most are alike, so they are counted first."""
+        """Count what was answered, and what was asked besides as dropped. Most are alike, so they are counted first.
+
+        Whose they must be is looked up once: another trace may begin in the middle.
+        """
+        wanted = TRACE_PARAMS.get(self._page, 0, "lease_id")
         counts: Counter[tuple[TracedOp, Outcome]] = Counter()
-        for (op, _), n in self._kinds(asked).items():
+        for (op, _), n in _kinds(asked, wanted).items():
             counts[_OPS.get(op, TracedOp.OTHER), Outcome.DROPPED] += n
-        for (op, status), n in self._kinds(answers).items():
+        for (op, status), n in _kinds(answers, wanted).items():
             counts[_OPS[op], Outcome.ANSWERED if status == DpStatus.OK else Outcome.REFUSED] += n
             counts[_OPS[op], Outcome.DROPPED] -= n
         for (traced, outcome), n in counts.items():
             if n:
                 self._count(self._series[series_of(self._plane, traced, outcome)], n, ns)
 
-    def _kinds(self, trains: Iterable[Train]) -> Counter[tuple[int, int]]:
-        """Return how many datagrams have which op and, as an answer, which status (PONG has none: OK)."""
-        wanted = TRACE_PARAMS.get(self._page, 0, "lease_id")
-        kinds: Counter[tuple[int, int]] = Counter()
-        for train in trains:
-            found = zip(_bytes_at(train, _OP_AT), _bytes_at(train, DP_HEADER.size), strict=True)
-            kinds.update(found if wanted == ANY_LEASE else compress(found, _of_lease(train, wanted)))
-        return kinds
-
     def _count(self, words: memoryview, n: int, ns: int) -> None:
         words[0] += ns * n
         words[1] = max(words[1], ns)
         words[2 + bucket_of(ns)] += n
+
+
+def _kinds(trains: Iterable[Train], wanted: bytes) -> Counter[tuple[int, int]]:
+    """Return how many datagrams of a lease have which op and, as an answer, which status (PONG has none: OK)."""
+    kinds: Counter[tuple[int, int]] = Counter()
+    for train in trains:
+        found = zip(_bytes_at(train, _OP_AT), _bytes_at(train, DP_HEADER.size), strict=True)
+        kinds.update(found if wanted == ANY_LEASE else compress(found, _of_lease(train, wanted)))
+    return kinds
 
 
 def _bytes_at(train: Train, at: int) -> bytes:

@@ -1,7 +1,7 @@
 """The histograms of `fabricbios trace`: their buckets, and how a user-space server fills them."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from fbmu_rig import coupled
@@ -26,6 +26,7 @@ from fabricbios.dataplane.trace import (
     summed,
 )
 from fabricbios.dataplane.trace_server import PAGE_BYTES, ServerTrace, Stopwatch
+from fabricbios.dataplane.trains import Train
 from fabricbios.model import DpOp
 
 LATE = 1 << 62
@@ -151,3 +152,17 @@ def test_the_clock_runs_only_while_somebody_watches() -> None:
 def test_the_page_holds_all_series_aligned() -> None:
     assert TRACE_PARAMS.size + SERIES_COUNT * TRACE_SERIES.size <= PAGE_BYTES
     assert (PAGE_BYTES - SERIES_COUNT * TRACE_SERIES.size) % 8 == 0
+
+
+def test_another_trace_that_begins_in_the_middle_of_a_batch() -> None:
+    watched = Watched(Plane.FBMU, [header(DpOp.READ, 1)], [header(DpOp.READ_RESP, 1, bytes(8))])
+    asked, answered = watched._channel.last
+
+    def until_another_begins() -> Iterator[Train]:
+        yield from asked
+        watched.trace.start(ANY_LEASE, LATE)
+
+    watched.trace.start(bytes(15) + b"\5", LATE)
+    watched._channel.last = until_another_begins(), answered
+    watched.serve()
+    assert counted(watched.trace) == {}
