@@ -19,6 +19,7 @@ from fabricbios.wire.fragmentation import cut
 from fabricbios.wire.frame import HEADER_SIZE, Frame, FrameFlag, MsgType
 from fabricbios.wire.rules import LIST_LIMIT, MESSAGE_LIMIT
 
+_MAPPED_LOOPBACK = bytes(10) + b"\xff\xff\x7f"
 MIN_QUESTION = HEADER_SIZE + 4 + COOKIE_SIZE  # 80: what a SOLICIT_RETRY takes
 
 Datagram = tuple[bytes, UdpPeer]
@@ -106,3 +107,13 @@ def address_bytes(host: str) -> bytes:
     """Return the 16 bytes of an address, IPv4 mapped into IPv6; a scope does not count."""
     address = ipaddress.ip_address(host.partition("%")[0])
     return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
+
+
+def is_loopback(address: bytes) -> bool:
+    """Whether 16 bytes of an address mean "this machine" to whoever reads them."""
+    return address == bytes(15) + b"\1" or address.startswith(_MAPPED_LOOPBACK)
+
+
+def is_here(host: str) -> bool:
+    """Whether who is there takes our loopback for its own: a peer on it, or a group on the interface `lo`."""
+    return host.endswith("%lo") or is_loopback(address_bytes(host))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fabricbios.core.announcer import Announcer, NodeFacts, StoreSequence
-from fabricbios.core.answers import Answers, Datagram, address_bytes
+from fabricbios.core.answers import Answers, Datagram, address_bytes, is_here, is_loopback
 from fabricbios.core.filters import matches
 from fabricbios.core.gate import Gate, Incoming
 from fabricbios.core.trust import TrustStore
@@ -78,6 +78,7 @@ class Discovery:
         self._due_ns = 0  # at once
         self._last_ns = -MIN_GAP_NS
         self._goodbye: WithdrawReason | None = None
+        self.asked_from_afar: UdpPeer | None = None  # who last got no answer, because all we could name was loopback
         self.has_left = False  # WITHDRAW is among the datagrams to send, or was
 
     @property
@@ -160,8 +161,9 @@ class Discovery:
             kind, datagrams = MsgType.WITHDRAW, [self._announcer.withdraw(self._goodbye, sequence, now)]
             self._due_ns, self.has_left = now.boot_ns + (1 << 62), True
         for target in self._targets:
-            self._gate.count(kind, "sent")
-            self._outgoing.extend((data, target) for data in datagrams)
+            told = self._goodbye is not None or self._reaches(target)
+            self._gate.count(kind, "sent" if told else "not_reachable")
+            self._outgoing.extend((data, target) for data in datagrams if told)
 
     def _announce_soon(self, now: Instant) -> None:
         self._due_ns = min(self._due_ns, max(now.boot_ns, self._last_ns + MIN_GAP_NS))
@@ -171,6 +173,11 @@ class Discovery:
             return self._facts
         return self._facts._replace(control_addr=self._reachable)
 
+    def _reaches(self, peer: UdpPeer) -> bool:
+        """Whether a peer can make use of the address we announce: loopback leads whoever is elsewhere to itself."""
+        announced = self._announcer.announced
+        return announced is not None and (not is_loopback(announced.control_addr) or is_here(peer.host))
+
     def _solicited(self, message: Incoming, now: Instant) -> str:
         try:
             solicit = Solicit.unpack(message.payload)
@@ -179,6 +186,9 @@ class Discovery:
         announced = self._announcer.announced
         if announced is None or not matches(announced, solicit.filters):
             return "no_match"
+        if not self._reaches(message.peer):
+            self.asked_from_afar = message.peer
+            return "not_reachable"
         result, datagrams = self._answers.answer(message, solicit, (self._announcer.entry(now),), now)
         self._outgoing.extend(datagrams)
         return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 
-from fabricbios.core.answers import Answers, Datagram
+from fabricbios.core.answers import Answers, Datagram, is_here, is_loopback
 from fabricbios.core.filters import matches
 from fabricbios.core.gate import Gate, Incoming
 from fabricbios.core.heard import Heard, HeardNodes, Put
@@ -139,7 +139,9 @@ class Relay:
 
     def _solicited(self, message: Incoming, now: Instant) -> str:
         solicit = Solicit.unpack(message.payload)
-        entries = (h.listed for h in self._nodes.live(now) if matches(h.announce, solicit.filters))
+        here = is_here(message.peer.host)  # else a node on our loopback is none of its own
+        known = (h for h in self._nodes.live(now) if here or not is_loopback(h.announce.control_addr))
+        entries = (h.listed for h in known if matches(h.announce, solicit.filters))
         result, datagrams = self._answers.answer(message, solicit, entries, now)
         self._outgoing.extend(datagrams)
         return result

@@ -67,6 +67,8 @@ class DiscoveryService:
         self._due_ns: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._targets: tuple[UdpPeer, ...] = ()
+        self._afar: tuple[UdpPeer, ...] = ()  # who asked us from elsewhere while we knew no address but loopback
 
     @property
     def address(self) -> tuple[str, int]:
@@ -111,6 +113,9 @@ class DiscoveryService:
 
     def _received(self, data: bytes, peer: UdpPeer) -> None:
         self._core.receive(data, peer, now())
+        if isinstance(self._core, Discovery) and (asker := self._core.asked_from_afar) is not None:
+            self._core.asked_from_afar, self._afar = None, (asker,)
+            self._find_reachable(self._core)
         self._follow_up()
 
     def _follow_up(self) -> None:
@@ -168,10 +173,14 @@ class DiscoveryService:
                 continue
             usable = [peer for info in infos if self._sockets.reaches(peer := to_peer(info[4], ""))]
             found += usable[:1]
-        targets = [*found, *multicast_peers(self._ifaces, self._sockets.port)]
-        core.set_targets(targets)
+        self._targets = (*found, *multicast_peers(self._ifaces, self._sockets.port))
+        core.set_targets(self._targets)
+        self._find_reachable(core)
+
+    def _find_reachable(self, core: Discovery) -> None:
+        """Without a default route, and no relay, only who asks shows us which address of ours leads anywhere."""
         try:
-            core.set_reachable(reachable_address(targets), now())
+            core.set_reachable(reachable_address([*self._targets, *self._afar]), now())
         except OSError as error:
             _log.warning("which address of ours others reach: %s; as before", error)
 

@@ -101,6 +101,14 @@ def test_unicast_to_a_relay_and_goodbye(party: Party, family: str) -> None:
     assert party.ask(family) == []
 
 
+@pytest.mark.parametrize("family", ["4", "6"])
+def test_who_asks_shows_a_node_without_relay_and_route_which_address_it_has(party: Party, family: str) -> None:
+    core = Discovery(key(1), facts(control_addr="::"), rng=os.urandom)
+    party._start(party.there, DiscoveryService(core, port=PORT))
+    (found,) = party.ask(family)
+    assert found.endpoint == (f"{RELAY['4'][0]}:5701" if family == "4" else f"[{RELAY['6'][0]}]:5701")
+
+
 @pytest.mark.parametrize("link", ["4", "6"], indirect=True, ids=["IPv4", "IPv6"])
 def test_multicast_on_the_link_named(party: Party) -> None:
     iface, family = party.link.iface, party.link.families

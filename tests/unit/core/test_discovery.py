@@ -108,6 +108,26 @@ def test_a_node_on_all_its_addresses_names_one_that_is_reachable(unspecified: st
     assert opened(data).control_addr[-1] == 1
 
 
+RELAY, LOCAL, MULTICAST = UdpPeer("192.0.2.9", 5700), UdpPeer("::1", 5700), UdpPeer("239.57.0.1%eth0", 5700)
+
+
+@pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])
+def test_a_node_that_knows_no_address_but_loopback_tells_it_to_nobody_elsewhere(loopback: str) -> None:
+    node = Discovery(ONE, facts(control_addr="::"), targets=[RELAY, LOCAL, MULTICAST], rng=rng(3))
+    node.set_reachable(loopback, at())
+    node.handle_timer(at())
+    node.effect_succeeded(node.next_effect(), at())
+    assert [peer for _, peer in node.datagrams_to_send(at())] == [LOCAL]
+    assert (node.counts["announce", "sent"], node.counts["announce", "not_reachable"]) == (1, 2)
+    for asker in (ASKER, UdpPeer("127.0.0.1", 9)):
+        node.receive(question(), asker, at())
+    assert [peer.host for _, peer in node.datagrams_to_send(at())] == ["127.0.0.1"]
+    assert (node.counts["solicit", "not_reachable"], node.asked_from_afar) == (1, ASKER)
+    node.withdraw(WithdrawReason.GRACEFUL_SHUTDOWN, at(2))
+    node.effect_succeeded(node.next_effect(), at(2))
+    assert [peer for _, peer in node.datagrams_to_send(at(2))] == [RELAY, LOCAL, MULTICAST]
+
+
 def test_goodbye_is_signed_newer_and_final() -> None:
     node, (first,) = announcing(ONE, at())
     node.withdraw(WithdrawReason.GRACEFUL_SHUTDOWN, at())

@@ -18,6 +18,7 @@ from discovery_rig import (
     store,
 )
 
+from fabricbios.core.discovery import Discovery
 from fabricbios.core.relay import Relay
 from fabricbios.model import ResourceType
 from fabricbios.ports import TrustedKeys, UdpPeer
@@ -46,14 +47,14 @@ def hear(it: Relay, *datagrams: bytes, moment=None, peer: UdpPeer = NODE) -> str
     return ", ".join(sorted({result for _, result in new}))
 
 
-def ask(it: Relay, moment=None, v2: bool = True, **solicit: object) -> list[Entry]:
+def ask(it: Relay, moment=None, v2: bool = True, asker: UdpPeer = ASKER, **solicit: object) -> list[Entry]:
     """Ask with a good cookie; return all entries."""
     moment = moment or at()
-    it.receive(question(v2=v2, **solicit), ASKER, moment)
+    it.receive(question(v2=v2, **solicit), asker, moment)
     frames = sent(it, moment)
     if frames[0].msg_type == MsgType.SOLICIT_RETRY:
         cookie = SolicitRetry.unpack(frames[0].payload).cookie
-        it.receive(question(cookie=cookie, v2=v2, **solicit), ASKER, moment)
+        it.receive(question(cookie=cookie, v2=v2, **solicit), asker, moment)
         frames = sent(it, moment)
     assembly = Assembly(frames[0])
     whole = frames[0].payload if len(frames) == 1 else [assembly.add(f) for f in frames] and assembly.payload()
@@ -367,3 +368,12 @@ def test_garbage_is_counted_and_never_raises() -> None:
     assert len(it) == 0
     assert sum(it.counts.values()) == 1200
     assert len(it.counts) < 20
+
+
+def test_a_node_on_the_relays_own_loopback_is_told_of_to_its_neighbours_alone() -> None:
+    it, neighbour = relay(), UdpPeer("::ffff:127.0.0.1", 5700)
+    near = Discovery(ONE, facts(control_addr="127.0.0.1"), targets=[neighbour], rng=rng(3))
+    assert hear(it, *announced(near, at()), peer=neighbour) == "accepted"
+    hear(it, *announcing(TWO, at())[1])
+    assert {e.announce.node_id for e in ask(it)} == {node_id(TWO)}
+    assert {e.announce.node_id for e in ask(it, asker=neighbour)} == {node_id(ONE), node_id(TWO)}
