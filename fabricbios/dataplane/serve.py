@@ -26,7 +26,7 @@ from fabricbios.dataplane.slab import Memory, Slab
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
 from fabricbios.dataplane.trace_server import Stopwatch
-from fabricbios.hw.syscalls import boottime_ns
+from fabricbios.hw.syscalls import boottime_ns, hear_fences
 
 READY = b"r"
 
@@ -56,6 +56,7 @@ class ServeSpec(NamedTuple):
 def main(argv: list[str]) -> int:
     """Serve until the control socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the daemon, which ends us in its time
+    hear_fences()  # the daemon's: ServerProcess.quiesce
     spec = ServeSpec(**json.loads(argv[0]))
     tally = Tally(Region.attach(*spec.counters).buffer)
     plane = Plane[spec.plane]

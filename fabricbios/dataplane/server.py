@@ -97,9 +97,10 @@ class ServerProcess:
     def quiesce(self, seconds: float = QUIESCE_SECONDS) -> None:
         """Return when no question that was checked before this call is still being answered.
 
-        Call it after the store that ends a lease and before its bytes are touched. The server says so with a
-        counter that is odd while it works on a batch; on both sides a barrier or a system call lies between the
-        store and the load, so neither overtakes the other. OSError(ETIMEDOUT) if the server was stopped in the middle.
+        Call it after the store that ends a lease and before its bytes are touched. The server says so with a counter
+        that is odd while it works on a batch. Here the store comes before the look at the counter, there the counter
+        before the look at the lease, and the fence between ours is one on its processor, too (hear_fences): one of us
+        sees what the other stored. OSError(ETIMEDOUT) if the server was stopped in the middle.
         """
         deadline = time.monotonic() + seconds
         fence()

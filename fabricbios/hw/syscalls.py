@@ -21,7 +21,7 @@ SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
 IP_PKTINFO = 8  # the socket module of 3.11 has only IPV6_PKTINFO
 _MACHINE = os.uname().machine
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
-MEMBARRIER_CMD_GLOBAL, MEMBARRIER_CMD_GLOBAL_EXPEDITED = 1, 2
+MEMBARRIER_CMD_GLOBAL, MEMBARRIER_CMD_GLOBAL_EXPEDITED, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED = 1, 2, 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -112,6 +112,16 @@ def fence() -> None:
 
     MEMBARRIER_CMD_GLOBAL_EXPEDITED promises that to its caller, takes under a microsecond and keeps the processor
     (kernel/sched/membarrier.c); where seccomp or the architecture lacks it, so does going through the scheduler.
+    It is a barrier in every other process, too, that hears fences.
     """
     if _syscall(_MEMBARRIER.get(_MACHINE, -1), MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0):
         os.sched_yield()
+
+
+def hear_fences() -> bool:
+    """Let each fence() of any process be a barrier here as well, on whatever processors this process runs just then.
+
+    So what is done often needs no barrier of its own against what is done seldom (membarrier(2)). False where the
+    kernel does not offer it.
+    """
+    return int(_syscall(_MEMBARRIER.get(_MACHINE, -1), MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0)) == 0

@@ -1,5 +1,6 @@
 """The server process on loopback: real sockets, real batches, and what happens when it is stopped or killed."""
 
+import json
 import os
 import random
 import select
@@ -7,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Memory, Slab
 from fabricbios.dataplane.slots import Plane
-from fabricbios.hw.syscalls import boottime_ns
+from fabricbios.hw.syscalls import MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, boottime_ns
 from fabricbios.model import NS, Binding, DpAuth, DpOp, DpStatus, ResourceType, Transport
 from fabricbios.ports import LeaseSpec
 
@@ -286,3 +288,18 @@ def test_a_server_that_cannot_start_says_so() -> None:
     with pytest.raises(OSError, match="did not start"):
         broken.start()
     broken.close()
+
+
+def test_the_server_hears_the_daemons_fences(served: Served) -> None:
+    """Asked of a server that was told to stop before it began: the kernel tells each process of itself alone."""
+    ask = "import sys; from fabricbios.hw import syscalls as s; from fabricbios.dataplane import serve\n"
+    ask += "serve.main(sys.argv[1:]); print(s._syscall(s._MEMBARRIER[s._MACHINE], 1 << 9, 0, 0))"  # GET_REGISTRATIONS
+    ours, theirs = socket.socketpair()
+    ours.shutdown(socket.SHUT_WR)
+    with ours, theirs:
+        spec = served.server._spec(theirs.fileno())
+        command = [sys.executable, "-c", ask, json.dumps(spec._asdict())]
+        told = int(subprocess.run(command, pass_fds=spec.descriptors(), capture_output=True, check=True).stdout)
+    if told < 0:
+        pytest.skip("MEMBARRIER_CMD_GET_REGISTRATIONS is not there: it is of Linux 6.3")
+    assert told & MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED

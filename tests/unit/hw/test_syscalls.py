@@ -59,3 +59,9 @@ def test_a_fence_where_there_is_no_membarrier_goes_through_the_scheduler(monkeyp
     monkeypatch.setattr(syscalls, "_syscall", lambda *_: -1)
     syscalls.fence()
     assert yields
+
+
+def test_fences_are_not_heard_where_there_is_no_membarrier(monkeypatch) -> None:
+    assert syscalls.hear_fences()
+    monkeypatch.setattr(syscalls, "_syscall", lambda *_: -1)
+    assert not syscalls.hear_fences()
