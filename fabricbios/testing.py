@@ -198,6 +198,7 @@ class FakeTrust:
     claimable: bool = False
     owners: set[int] = field(default_factory=set)
     approved: dict[int, bytes] = field(default_factory=dict)
+    controller: bytes | None = None
 
     def trusted(self, peer: StreamPeer, now: Instant) -> bool:
         return peer.node_id in self.ids
@@ -208,6 +209,9 @@ class FakeTrust:
         self.ids.add(peer.node_id)
         self.owners.add(peer.node_id)
         return True
+
+    def only_controller(self) -> bytes | None:
+        return self.controller
 
     def is_owner(self, node_id: int) -> bool:
         return node_id in self.owners

@@ -37,6 +37,9 @@ class Trust(Protocol):
     def claim(self, peer: StreamPeer, now: Instant) -> bool:
         """Let the first peer have an unclaimed node, in tofu mode; its pin is durable before the answer leaves."""
 
+    def only_controller(self) -> bytes | None:
+        """Return the public key of the one controller whose certificates count, None where it is not one."""
+
     def is_owner(self, node_id: int) -> bool:
         """Whether this peer claimed the node: it has every permission."""
 
@@ -54,7 +57,7 @@ class Setup(NamedTuple):
     """What the daemon knows at start. Seconds, bytes.
 
     `boot` is the kernel's boot id: leases of another boot are never adopted. `controller_key` makes this
-    node answer ENROLL_REQUEST. `controller_pubkey` is what GET_IDENTITY says; zeros where there is none.
+    node answer ENROLL_REQUEST. `controller_pubkey` is that key's other half; zeros where there is none.
     """
 
     node_id: int

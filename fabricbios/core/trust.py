@@ -78,6 +78,11 @@ class TrustStore:
         """Return the public key of a controller, None if it is not one of ours."""
         return self._keys.controllers.get(issuer)
 
+    def only_controller(self) -> bytes | None:
+        """Return the public key of the one controller whose certificates count here, None where it is not one."""
+        keys = [] if self.mode is TrustMode.PINNED else list(self._keys.controllers.values())
+        return keys[0] if len(keys) == 1 else None
+
     def is_owner(self, node_id: int) -> bool:
         """Whether this peer claimed the node: it has every permission (D3)."""
         return node_id in self._claimed or node_id in self._keys.learned

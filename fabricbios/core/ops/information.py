@@ -25,7 +25,11 @@ def ping(state: NodeState, ask: Ask, params: Any, now: Instant) -> bytes:
 
 
 def identity(state: NodeState, ask: Ask, params: Any, now: Instant) -> bytes:
-    return GetIdentityResult(state.setup.node_id, state.setup.controller_pubkey).pack()
+    """Say who this is, and who certifies for it: the controller whose key it holds, else the only one it trusts."""
+    controller = state.setup.controller_pubkey
+    if not any(controller):
+        controller = state.trust.only_controller() or controller
+    return GetIdentityResult(state.setup.node_id, controller).pack()
 
 
 def inventory(state: NodeState, ask: Ask, params: Any, now: Instant) -> bytes:

@@ -22,6 +22,13 @@ def test_pinned_keys_are_trusted_in_every_mode(mode: str) -> None:
     assert trust.knows(node_id(OWNER)) == raw(OWNER)
 
 
+def test_the_only_controller() -> None:
+    assert store("certified", controllers=pins(CA)).only_controller() == raw(CA)
+    assert store("tofu", controllers=pins(CA, OTHER)).only_controller() is None
+    assert store("pinned", controllers=pins(CA)).only_controller() is None
+    assert store("tofu").only_controller() is None
+
+
 def test_an_id_must_be_that_of_the_key() -> None:
     liar = stream_peer(OTHER)._replace(node_id=node_id(OWNER))
     assert not store(peers=pins(OWNER)).trusted(liar, at())

@@ -24,6 +24,15 @@ def test_ping_tells_seconds_since_the_start() -> None:
 def test_identity_names_node_and_controller() -> None:
     node = FakeNode(controller_pubkey=b"c" * 32)
     assert GetIdentityResult.unpack(node.ask(0, Op.GET_IDENTITY).result) == GetIdentityResult(NODE_ID, b"c" * 32)
+    node.trust.controller = b"t" * 32  # its own key comes first
+    assert GetIdentityResult.unpack(node.ask(0, Op.GET_IDENTITY).result).controller_pubkey == b"c" * 32
+
+
+def test_identity_names_the_controller_that_is_trusted() -> None:
+    node = FakeNode()
+    assert GetIdentityResult.unpack(node.ask(0, Op.GET_IDENTITY).result).controller_pubkey == bytes(32)
+    node.trust.controller = b"t" * 32
+    assert GetIdentityResult.unpack(node.ask(0, Op.GET_IDENTITY).result).controller_pubkey == b"t" * 32
 
 
 def test_inventory_counts_what_is_free() -> None:
