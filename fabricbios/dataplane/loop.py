@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from fabricbios.dataplane.batch import Batch
 from fabricbios.dataplane.counters import DropReason
+from fabricbios.dataplane.lookout import Lookout
 from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.tally import Tally
 from fabricbios.dataplane.trains import Train
@@ -43,6 +44,11 @@ class Channel:
         tally.end_batch()
         self.last = asked, answers
 
+    def answered_one(self) -> bool:
+        """Say whether one question, and nothing else, was there last."""
+        asked, answers = self.last
+        return len(asked) == 1 == len(answers) and asked[0].length == 1
+
     def _answer(self, asked: Sequence[Train], tally: Tally) -> list[Train]:
         answers = self._responder.answer(asked)
         tally.drops[DropReason.INTERNAL] += self.batch.send(answers)
@@ -74,14 +80,16 @@ def serve_until(control: int, channels: Sequence[Channel], tally: Tally, serving
     `serving` is asked after every sleep.
     """
     by_fd = {channel.batch.fileno(): channel for channel in channels}
-    unshown = 0
+    unshown, is_lone = 0, False
     with select.epoll() as poller:
         for fd in (control, *by_fd):
             poller.register(fd, select.EPOLLIN)
-        while control not in (ready := [fd for fd, _ in poller.poll(_REST_SECONDS if unshown else None)]):
+        lookout = Lookout(poller.poll)
+        while control not in (ready := lookout.wait(is_lone, _REST_SECONDS if unshown else None)):
             serve = serving()
             for fd in ready:
                 serve(by_fd[fd], tally)
+            is_lone = len(ready) == 1 and by_fd[ready[0]].answered_one()
             unshown += 1
             if not ready or unshown == _ROUNDS:
                 tally.publish()

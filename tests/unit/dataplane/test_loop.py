@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,23 @@ def test_what_came_together_is_answered_in_portions(
     assert COUNTERS.get(watched.record, 0, "batch") == 2 * len(portions)
     assert [sum(train.length for train in part) for part in channel.last] == [trains * TRAIN] * 2
     assert rig.tally.requests[CountedOp.READ] == rig.tally.statuses[DpStatus.OK] == trains * TRAIN
+
+
+@pytest.mark.parametrize(
+    ("lengths", "is_lone"), [([], False), ([1], True), ([1, 1], False), ([0], False), ([2], False)]
+)
+def test_a_lone_question_is_told_from_all_else(
+    tmp_path: Path, served: socket.socket, lengths: list[int], is_lone: bool
+) -> None:
+    """`lengths` are questions a message; 0 is none of them."""
+    rig = FbbuRig(tmp_path / "disk")
+    rig.open()
+    channel, nonces = Channel(Batch(served), rig._responder), count(1)
+    assert not channel.answered_one()
+    with socket.socket(type=socket.SOCK_DGRAM) as asker:
+        asker.connect(served.getsockname())
+        for length in lengths:
+            asked = [read_block(0, nonce=next(nonces)) for _ in range(length)] or [b"?"]
+            asker.sendmsg([b"".join(asked)], [(SOL_UDP, UDP_SEGMENT, len(asked[0]).to_bytes(2, "little"))])
+        channel.serve(rig.tally)
+    assert channel.answered_one() == is_lone
