@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -27,11 +27,14 @@ class Loop(Protocol):
     @property
     def node(self) -> Node: ...
     def pump(self, first: Callable[[], None]) -> None: ...
-    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None: ...
+    def in_thread(
+        self, work: Callable[[], bytes], then: Callable[[bytes | None], None], lane: Hashable = ""
+    ) -> None: ...
 
 
 class StoreWatch:
-    """Looks at `stores` (by resource id) beside the loop: one on a dead network file system may not answer at all."""
+    """Looks at `stores` (by resource id) beside the loop, each in a lane of its own: one on a dead network file system
+    may not answer at all, and however many such there are, the others are looked at all the same."""
 
     def __init__(self, stores: Mapping[int, Backing], loop: Loop) -> None:
         self._stores, self._loop = stores, loop
@@ -44,7 +47,8 @@ class StoreWatch:
         for resource_id, backing in self._stores.items():
             if resource_id not in self._asked:
                 self._asked.add(resource_id)
-                self._loop.in_thread(partial(_why_gone, backing), partial(self._looked, resource_id))
+                look, then = partial(_why_gone, backing), partial(self._looked, resource_id)
+                self._loop.in_thread(look, then, ("look", resource_id))
         if self._stores:
             self._timer = asyncio.get_running_loop().call_later(EVERY, self.start)
 

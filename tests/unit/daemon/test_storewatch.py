@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from fabricbios.daemon import storewatch
+from fabricbios.daemon.effects import IO_THREADS, Effects
 from fabricbios.daemon.storewatch import StoreWatch
 from fabricbios.hw.backing import GRANULE, Backing, open_backing
 from fabricbios.hw.sysfs import Sysfs
@@ -42,13 +44,41 @@ class StubLoop:
     def pump(self, first: Callable[[], None]) -> None:
         first()
 
-    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None:
+    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None], lane: Hashable = "") -> None:
         self.waiting.append((work, then))
 
     def finish(self, broken: bool = False) -> None:
         waiting, self.waiting = self.waiting, []
         for work, then in waiting:
             then(None if broken else work())
+
+
+class Hung:
+    """A store on a file system that does not answer until it is let go."""
+
+    path = "/hung"
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def check(self) -> None:
+        assert self.go.wait(20)
+
+
+class ThreadedLoop(StubLoop):
+    """Looks in the daemon's own threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = threading.Event()
+        self._effects = Effects(cast(Any, None), {})
+
+    def pump(self, first: Callable[[], None]) -> None:
+        first()
+        self.lost.set()
+
+    def in_thread(self, work: Callable[[], bytes], then: Callable[[bytes | None], None], lane: Hashable = "") -> None:
+        self._effects.run(lambda: then(work()), lane)
 
 
 @pytest.fixture
@@ -105,6 +135,21 @@ def test_a_look_that_does_not_end_is_not_begun_again(store: Backing) -> None:
         watch.stop()
 
     asyncio.run(work())
+
+
+def test_stores_that_do_not_answer_hide_no_other(store: Backing) -> None:
+    async def work() -> list[str]:
+        loop, hung = ThreadedLoop(), [Hung() for _ in range(IO_THREADS)]
+        os.truncate(store.path, 0)
+        watch = StoreWatch(cast(Any, {**dict(enumerate(hung, 100)), STORE: store}), loop)
+        watch.start()
+        found = await asyncio.to_thread(loop.lost.wait, 10)
+        for one in hung:
+            one.go.set()
+        watch.stop()
+        return loop.stub.told if found else []
+
+    assert asyncio.run(work()) == ["lost 7"]
 
 
 def test_what_is_found_after_the_stop_is_of_no_interest(store: Backing) -> None:
