@@ -39,9 +39,14 @@ def directory_objection(path: Path, user: int | None = None, *, sticky: bool = F
 
 
 def _is_private(group: int, user: int) -> bool:
-    """Whether nobody but `user` is in `group`, as far as the databases of this machine know."""
+    """Whether nobody but `user` is in `group`, as far as the databases of this machine know.
+
+    It must bear the user's name, too: of those whose first group it is, the group itself says nothing, and a directory
+    service need not list them all (where everybody's group is `users`, all of them may write).
+    """
     try:
-        owner, members = pwd.getpwuid(user), grp.getgrgid(group).gr_mem
+        owner, found = pwd.getpwuid(user), grp.getgrgid(group)
     except KeyError:
         return False
-    return owner.pw_gid == group and set(members) <= {owner.pw_name}
+    alone = not any(other.pw_gid == group and other.pw_uid != user for other in pwd.getpwall())
+    return alone and found.gr_name == owner.pw_name and set(found.gr_mem) <= {owner.pw_name}
