@@ -13,6 +13,7 @@ from fabricbios.wire import Tagger
 
 DataOf = Callable[[Extent], Any]
 """Return what a plane reads and writes: FBMU the leased bytes themselves, FBBU a place in a file."""
+_ACTIVE = int(SlotState.ACTIVE)  # naming an enum member costs a lookup each time
 _GUARD = SLOT.offset["guard"] // 8
 """The aligned u64 that holds `auth` and `guard`: one load tells whether the slot changed hands."""
 
@@ -78,7 +79,7 @@ class Lease:
 
     def is_open(self, now_ns: int) -> bool:
         """Say whether its state and its end allow anything at all."""
-        return bool(self.words[self.state_at] == SlotState.ACTIVE and now_ns < self.words[self.expiry_at])
+        return bool(self.words[self.state_at] == _ACTIVE and now_ns < self.words[self.expiry_at])
 
     def refusal(self) -> DpStatus:
         """Return why a lease that is not open, or is over, refuses every authentic question (D10)."""

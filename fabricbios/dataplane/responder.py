@@ -19,7 +19,7 @@ from fabricbios.dataplane.counters import COUNTED_OPS, DropReason
 from fabricbios.dataplane.leases import Lease, Leases
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
-from fabricbios.dataplane.trains import HEADER, RANGE, Run, Train, runs
+from fabricbios.dataplane.trains import HEADER, RANGE, Run, Train, questions, runs
 from fabricbios.model import DpOp, DpStatus
 
 _length = struct.Struct(">I").pack
@@ -111,60 +111,61 @@ class Responder:
     def answer(self, trains: Iterable[Train]) -> list[Train]:
         """Return the answers to the trains of a batch."""
         answers: list[list[Train]] = []
-        for train in trains:
-            if HEADER <= train.size <= self._limit:
-                for run in runs(train):
-                    answers.append(_coupled(self._answer(len(answers), run), train.origin))
+        for data, size, origin in trains:
+            if HEADER <= size <= self._limit:
+                for run in runs(data, size):
+                    answers.append(_coupled(self._answer(len(answers), size, run), origin))
             else:
-                self._drop(DropReason.MALFORMED, train.length)
+                self._drop(DropReason.MALFORMED, Train(data, size, origin).length)
         for number in self._server.settle():
             self._drop(DropReason.INTERNAL, sum(train.length for train in answers[number]))
             answers[number] = []
         return answers[0] if len(answers) == 1 else list(chain.from_iterable(answers))
 
-    def _answer(self, number: int, run: Run) -> list[bytes]:
-        front, payload_len = run.front, run.size - HEADER
-        row = self._rows.get(front[:8])
+    def _answer(self, number: int, size: int, run: Run) -> list[bytes]:
+        front, lease_id, numbers, _ = run
+        row, payload_len = self._rows.get(front[:8]), size - HEADER
         if row is None or front[8:] != _length(payload_len) or payload_len < row.parameters:
-            self._drop(DropReason.MALFORMED, len(run.numbers))
+            self._drop(DropReason.MALFORMED, len(numbers))
             return []
-        questions = self._well_formed(row, run)
-        lease = self._leases.find(run.lease_id)
+        asked = self._well_formed(row, payload_len, run)
+        lease = self._leases.find(lease_id)
         if lease is None or lease.plane != self._plane:
-            self._drop(DropReason.UNKNOWN_LEASE if lease is None else DropReason.WRONG_PLANE, len(questions))
+            self._drop(DropReason.UNKNOWN_LEASE if lease is None else DropReason.WRONG_PLANE, len(asked))
             return []
         if lease.is_open(self._clock()):
-            answers = self._answers(front, row.answer, row.serve, lease, number, questions)
+            answers = self._answers(front, row.answer, row.serve, lease, number, asked)
         else:
-            answers = self._refusals(front, row, lease, number, questions)
+            answers = self._refusals(front, row, lease, number, asked)
         self._tally.requests[row.counted] += len(answers)
         if not lease.touched:
             self._leases.touch(lease)
         return answers
 
-    def _well_formed(self, row: _Row, run: Run) -> list[_Question]:
+    def _well_formed(self, row: _Row, payload_len: int, run: Run) -> list[_Question]:
         """Return the questions of a run that D10's rules for single fields let pass."""
-        is_io, names_lease, lease_id, covered = row.is_io, row.names_lease, run.lease_id, row.covered
-        further = (run.size - HEADER if row.carries_data else row.parameters) - covered
-        questions = [
-            (repeated, tag, nonce, first, second, parameters, data)
-            for (_, request_id, _, nonce, first, second), (repeated, tag, parameters, data) in run.questions(
-                covered, further
+        _, lease_id, numbers, data = run
+        _, parameters, is_io, names_lease, carries_data, covered, *_ = row
+        further = (payload_len if carries_data else parameters) - covered
+        passed = [
+            (repeated, tag, nonce, first, second, short, rest)
+            for (_, request_id, _, nonce, first, second), (repeated, tag, short, rest) in questions(
+                numbers, data, covered, further
             )
-            if nonce and (request_id or not is_io) and not (names_lease and data != lease_id)
+            if nonce and (request_id or not is_io) and not (names_lease and rest != lease_id)
         ]
-        if len(questions) != len(run.numbers):
-            self._drop(DropReason.MALFORMED, len(run.numbers) - len(questions))
-        return questions
+        if len(passed) != len(numbers):
+            self._drop(DropReason.MALFORMED, len(numbers) - len(passed))
+        return passed
 
     def _answers(
-        self, front: bytes, head: bytes, serve: Serve, lease: Lease, number: int, questions: list[_Question]
+        self, front: bytes, head: bytes, serve: Serve, lease: Lease, number: int, asked: list[_Question]
     ) -> list[bytes]:
         """Take each question through tag and window to its answer. All that is the same for all is in locals: in
         CPython an attribute or a call costs as much as the check behind it."""
         asked_head, asked_length, has_own_tags = front[:8], front[8:], lease.has_own_tags
         tag_after, take, answers = lease.tag_after, lease.window.take, []
-        for repeated, tag, nonce, first, second, parameters, data in questions:
+        for repeated, tag, nonce, first, second, parameters, data in asked:
             message = asked_length + repeated + parameters
             if not compare_digest(tag_after(asked_head, message + data if has_own_tags else message), tag):
                 self._drop(DropReason.BAD_TAG)
@@ -180,11 +181,11 @@ class Responder:
             answers.append(head + answered + tag + answer)
         return answers
 
-    def _refusals(self, front: bytes, row: _Row, lease: Lease, number: int, questions: list[_Question]) -> list[bytes]:
+    def _refusals(self, front: bytes, row: _Row, lease: Lease, number: int, asked: list[_Question]) -> list[bytes]:
         """Return the answers of a lease that is not open, or is over."""
         status = lease.refusal()
         payload = row.refuse(status)
-        answers = self._answers(front, row.refusal, lambda *_: payload, lease, number, questions)
+        answers = self._answers(front, row.refusal, lambda *_: payload, lease, number, asked)
         self._tally.statuses[status] += len(answers)
         lease.count_rejects(len(answers))
         return answers

@@ -83,7 +83,7 @@ class Segments:
     def _send_alone(self, data: bytes, size: int, origin: int) -> int:
         """Send one datagram, for whose asker nothing goes on before it has left."""
         self._data.value = data
-        self._arrange(0, self._address[0], _Message(origin, 0, size, 1))
+        self._arrange(0, self._address[0], size, 1, origin)
         return 0 if sendmmsg_raw(self._fd, self._headers_at, 1, 0) == 1 else 1
 
     def _messages(self, train: Train, start: int) -> list[_Message]:
@@ -103,8 +103,8 @@ class Segments:
         return refused
 
     def _send_some(self, address: int, messages: Sequence[_Message]) -> int:
-        for i, message in enumerate(messages):
-            self._arrange(i, address, message)
+        for i, (origin, start, size, number) in enumerate(messages):
+            self._arrange(i, address + start, size, number, origin)
         done, count, failed = 0, len(messages), list[_Message]()
         while done < count:
             n = sendmmsg_raw(self._fd, self._headers_at + 8 * _WORDS * done, count - done, 0)
@@ -120,16 +120,15 @@ class Segments:
             return 1
         return self._send(address, [_Message(origin, start + i * size, size, 1) for i in range(number)])
 
-    def _arrange(self, i: int, address: int, message: _Message) -> None:
-        """Make message header i what is to be sent."""
-        origin, start, size, number = message
-        route, info = self._route, self._route.info_bytes
-        self._words[i * _WORDS + _NAME_AT] = route.names + origin * route.name_stride
+    def _arrange(self, i: int, address: int, size: int, number: int, origin: int) -> None:
+        """Make message header i `number` answers from `address` on."""
+        names, name_stride, _, controls, control_stride, info = self._route
+        self._words[i * _WORDS + _NAME_AT] = names + origin * name_stride
         self._words[i * _WORDS + _CONTROL_LENGTH_AT] = info + (_CMSG.size if number > 1 else 0)
-        self._piece_words[2 * i], self._piece_words[2 * i + 1] = address + start, size * number
+        self._piece_words[2 * i], self._piece_words[2 * i + 1] = address, size * number
         if info:
-            came = origin * route.control_stride
-            self._control[i * _CONTROL : i * _CONTROL + info] = route.controls[came : came + info]
+            came = origin * control_stride
+            self._control[i * _CONTROL : i * _CONTROL + info] = controls[came : came + info]
         if number > 1:
             _CMSG.pack_into(self._control, i * _CONTROL + info, _CMSG_LEN, SOL_UDP, UDP_SEGMENT, size)
 

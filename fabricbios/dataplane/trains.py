@@ -49,31 +49,17 @@ Pieces = tuple[bytes, bytes, bytes, bytes]
 """What an answer repeats (request_id, lease_id, nonce), auth_tag, and two pieces of the payload."""
 
 
-class Run(NamedTuple):
-    """Neighbours in a train of one op to one lease with one payload_len: `front` is magic .. payload_len."""
-
-    front: bytes
-    lease_id: bytes
-    numbers: Sequence[Numbers]
-    data: bytes
-    size: int
-
-    def questions(self, first: int, second: int) -> Iterable[tuple[Numbers, Pieces]]:
-        """Return the datagrams taken apart: `first` bytes of payload, then `second`, then what nobody asked for."""
-        if len(self.numbers) > 1:
-            return zip(self.numbers, _pieces(self.size, first, second)(self.data), strict=True)
-        data, end = self.data, HEADER + first
-        pieces = data[_REPEATED:_TAG], data[_TAG:HEADER], data[HEADER:end], data[end : end + second]
-        return ((self.numbers[0], pieces),)
+Run = tuple[bytes, bytes, Sequence[Numbers], bytes]
+"""Neighbours in a train of one op to one lease with one payload_len: magic .. payload_len, lease_id, numbers and bytes
+of each. A plain tuple, because one is made for each datagram that comes alone."""
 
 
-def runs(train: Train) -> Iterable[Run]:
+def runs(data: bytes, size: int) -> Iterable[Run]:
     """Return the runs of a train of at least headers; one that came alone is spared what looks for neighbours."""
-    data, size, _ = train
     if size < len(data):
         return _neighbours(data, size)
     numbers = (_alone if size >= HEADER + RANGE else _alone_without)(data)
-    return (Run(numbers[0], numbers[2], (numbers,), data, size),)
+    return ((numbers[0], numbers[2], (numbers,), data),)
 
 
 def _neighbours(data: bytes, size: int) -> Iterator[Run]:
@@ -81,8 +67,16 @@ def _neighbours(data: bytes, size: int) -> Iterator[Run]:
     for (front, lease_id), rows in groupby(_numbers(size)(data), _KIND):
         numbers = list(rows)
         stop = start + len(numbers) * size
-        yield Run(front, lease_id, numbers, data[start:stop], size)
+        yield front, lease_id, numbers, data[start:stop]
         start = stop
+
+
+def questions(numbers: Sequence[Numbers], data: bytes, first: int, second: int) -> Iterable[tuple[Numbers, Pieces]]:
+    """Return the datagrams of a run taken apart: `first` bytes of payload, `second`, then what nobody asked for."""
+    if len(numbers) > 1:
+        return zip(numbers, _pieces(len(data) // len(numbers), first, second)(data), strict=True)
+    end = HEADER + first
+    return ((numbers[0], (data[_REPEATED:_TAG], data[_TAG:HEADER], data[HEADER:end], data[end : end + second])),)
 
 
 Unpack = Callable[[bytes], Iterator[tuple[Any, ...]]]
