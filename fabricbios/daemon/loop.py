@@ -74,6 +74,7 @@ class NodeLoop:
         except Exception:  # the guard: one broken step must not take everybody's leases with it
             self.faults += 1
             log.exception("fault in the node's loop; going on")
+            self._look_again()
 
     def _pump(self, first: Callable[[], None]) -> None:
         first()
@@ -188,6 +189,12 @@ class NodeLoop:
         at = now().boot_ns
         self._armed_ns = min(deadline, at + LONGEST_SLEEP_NS)
         self._timer = self._loop.call_later(max(0, self._armed_ns - at) / NS, self._tick)
+
+    def _look_again(self) -> None:
+        """What broke may have been the timer's own turn, and leases end by it."""
+        if self._timer is None:
+            self._armed_ns = now().boot_ns + LONGEST_SLEEP_NS
+            self._timer = self._loop.call_later(LONGEST_SLEEP_NS / NS, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

@@ -245,6 +245,27 @@ def test_a_timer_that_is_early_enough_is_kept_and_a_late_one_replaced() -> None:
     asyncio.run(body())
 
 
+def test_a_fault_in_the_timers_turn_does_not_end_all_further_ones() -> None:
+    async def body() -> None:
+        node = StubNode()
+        loop, _, _ = await made(node, [])
+
+        def broken(_: Instant) -> None:
+            raise ValueError("a fault of core's")
+
+        node.handle_timer = broken  # type: ignore[method-assign,assignment]
+        loop._tick()
+        assert loop.faults == 1
+        assert loop._timer is not None
+        late = loop._timer
+        node.handle_timer, node.next_deadline = lambda _: None, lambda: now().boot_ns + NS  # type: ignore[method-assign,assignment,misc]
+        loop.pump()
+        assert late.cancelled()
+        loop.stop()
+
+    asyncio.run(body())
+
+
 class StubServer:
     def __init__(self) -> None:
         self.seen: Seen = []
