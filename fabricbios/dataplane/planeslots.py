@@ -7,6 +7,7 @@ adopts and clears its own leases alone.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -41,6 +42,8 @@ class PlaneSlots:
         self._quiesce, self._clock = quiesce, clock
         self._reachable = Places(listeners, mtu_of, clock)
         self._under_way = UnderWay()
+        self._closed: set[int] = set()  # old slots of leases with a new key, in which somebody may still be
+        self._turn = threading.Lock()
 
     def leases(self) -> dict[int, int]:
         """Return lease id -> slot."""
@@ -74,9 +77,22 @@ class PlaneSlots:
 
         OSError where a path cannot be waited for: then neither key opens anything that anybody knows.
         """
-        extent = self.extent(self._slot(lease.lease_id))
-        self._table.rekey(self._slot_lease(lease, extent, lease.dp_key, limits), self._clock())
+        old = self._slot(lease.lease_id)
+        self._table.rekey(self._slot_lease(lease, self.extent(old), lease.dp_key, limits), self._clock())
+        with self._turn:
+            self._closed.add(old)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wait for every path; slots that were closed before rest from then on. OSError: they are kept for the next."""
+        with self._turn:
+            closed = frozenset(self._closed)
         self._quiesce()
+        with self._turn:
+            through = closed & self._closed
+            self._closed -= through
+        for slot in through:
+            self._table.rest(slot, self._clock())
 
     def under_way(self, lease_id: int) -> AbstractContextManager[None]:
         """Enter before judge(), leave when what it allowed is carried out: `end` waits for that."""
@@ -93,7 +109,7 @@ class PlaneSlots:
         if self.state(slot) == SlotState.ACTIVE:
             self._table.set_state(slot, SlotState.ENDED)
         self._under_way.wait(lease_id, STUCK_SECONDS)
-        self._quiesce()
+        self._settle()
 
     def must_be_closed(self, lease_id: int) -> int | None:
         """Return the slot, if there is one. LocalMisuse where it is open: its bytes are not to be touched."""

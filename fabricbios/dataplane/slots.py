@@ -203,11 +203,17 @@ class SlotTable:
         """Give the lease another slot with its new key, an empty window and no write mark; return its number.
 
         The old slot closes first: a question under the old key that is being answered just now marks the old window.
+        Until nobody is, which may take as long as a disk does, it must not be another lease's: then comes rest().
         """
         with self._lock:
             old, new = self._slot_of[lease.lease_id], self._take(now_ns)
-            self._close(old, now_ns)
+            self._close(old)
             return self._open(new, lease)
+
+    def rest(self, slot: int, now_ns: int) -> None:
+        """Let a slot that rekey() closed be used again, once, when it has rested."""
+        with self._lock:
+            self._rest(slot, now_ns)
 
     def set_expiry(self, slot: int, expires_ns: int) -> None:
         """Renew, or end, with one aligned store."""
@@ -229,7 +235,8 @@ class SlotTable:
         with self._lock:
             slot = self._slot_of.pop(lease_id, None)
             if slot is not None:
-                self._close(slot, now_ns)
+                self._close(slot)
+                self._rest(slot, now_ns)
 
     def counters(self, slot: int) -> SlotCounters:
         return SlotCounters(
@@ -284,14 +291,16 @@ class SlotTable:
         )
         self.buffer[slot * SLOT.size : (slot + 1) * SLOT.size] = record
 
-    def _close(self, slot: int, now_ns: int) -> None:
-        """Free the slot, which then rests, and wipe its key."""
+    def _close(self, slot: int) -> None:
+        """Free the slot and wipe its key."""
         self.set_state(slot, SlotState.FREE)
         SLOT.set(self.buffer, slot * SLOT.size, "guard", self._next_guard(slot))
         for index in self._indexes:
             index.remove(self.get(slot, "lease_id"))
         start = slot * SLOT.size + _SECRET.start
         self.buffer[start : start + len(_WIPED)] = _WIPED
+
+    def _rest(self, slot: int, now_ns: int) -> None:
         self._free.append((now_ns + QUARANTINE_NS, slot))
 
     def _next_guard(self, slot: int) -> int:

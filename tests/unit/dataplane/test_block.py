@@ -15,7 +15,7 @@ from fabricbios.dataplane.endpoints import Listener
 from fabricbios.dataplane.extent_journal import ExtentJournal
 from fabricbios.dataplane.fbbu import Sync
 from fabricbios.dataplane.shared import LeaseBoard
-from fabricbios.dataplane.slots import Plane, SlotState
+from fabricbios.dataplane.slots import QUARANTINE_NS, Plane, SlotState
 from fabricbios.errors import LocalMisuse
 from fabricbios.hw.backing import GRANULE, open_backing
 from fabricbios.hw.sysfs import Sysfs
@@ -383,3 +383,31 @@ def test_a_new_key_is_told_when_nothing_asked_with_the_old_one_is_under_way(node
     node.stuck = True
     with pytest.raises(OSError, match="stuck"):
         node.plane.rekey(SPEC._replace(dp_key=b"m" * 32))
+
+
+def test_the_old_slot_of_a_new_key_is_nobodys_while_a_server_may_be_in_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is stuck in a disk goes on where it was, and marks nonces in the window that it began with."""
+    lease, *others = (SPEC._replace(lease_id=lease_id, size=BLOCK_SIZE) for lease_id in (9, 10, 11, 12))
+
+    def bound_while_stuck() -> None:
+        node.now += 10 * QUARANTINE_NS
+        for other in others[:2]:
+            node.bind(other)
+        with pytest.raises(OSError, match="no free lease slot"):
+            node.bind(others[2])
+        raise OSError(errno.ETIMEDOUT, "stuck")
+
+    node.bind(lease)
+    old = node.table.find(9)
+    monkeypatch.setattr(node.plane._slots, "_quiesce", bound_while_stuck)
+    with pytest.raises(OSError, match="stuck"):
+        node.plane.rekey(lease._replace(dp_key=b"n" * 32))
+    monkeypatch.setattr(node.plane._slots, "_quiesce", node.quiesce)
+    node.end(others[0])
+    with pytest.raises(OSError, match="no free lease slot"):
+        node.bind(others[2])
+    node.now += QUARANTINE_NS
+    node.bind(others[2])
+    assert node.table.find(12) == old
