@@ -45,8 +45,8 @@ def refuse_unoffered(intent: Any) -> str:
     """Say why a device without special placement does not offer `intent`, "" when it does.
 
     Plain memory is exclusive, nothing pins a core or a GPU. A tier is preferred, not asked for, and the hint is
-    advisory (wire encoding): who prefers another gets what there is. Affinities are the scheduler's to weigh, but
-    those that the tables only reserve mean nothing yet.
+    advisory (wire encoding): who prefers another gets what there is. Affinities are for `core.affinity`, but those
+    that the tables only reserve mean nothing yet.
     """
     if isinstance(intent, LeaseCpuIsolation | LeaseGpuExclusivity):
         return f"isolation class {intent.class_} is not offered here" if intent.class_ else ""

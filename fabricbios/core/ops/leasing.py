@@ -6,6 +6,7 @@ from itertools import chain, islice
 from typing import Any
 
 from fabricbios.core.admission import Granted, Wish
+from fabricbios.core.affinity import Here, unmet
 from fabricbios.core.consequences import follow
 from fabricbios.core.happened import Cause, Job
 from fabricbios.core.lease import BOUND, Lease
@@ -41,6 +42,7 @@ from fabricbios.wire import (
     RawTlv,
     Token,
 )
+from fabricbios.wire.intents import AffinityTarget
 
 MAX_LISTED = 4096  # D1
 MAX_INTENTS = 64  # of one lease, which keeps them, in the journal too
@@ -62,6 +64,8 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
         raise Refused.of(Status.CAPACITY_EXCEEDED, "the node's lease table is full")
     wish = _wish(ask, params, token)
     granted = state.admission.admit(wish, limits)
+    if why := unmet(wish.intents, _here(state)):
+        raise Refused.of(Status.INVALID_ARGS, why)
     state.tokens.check_scope(token, Scope(Perm.ALLOC, granted.offer.resource.resource_id, None, granted.size))
     spec = _spec(state, ask, wish, granted, token, now.boot_ns + duration * NS)
     ends_unix = _ends_unix(now, duration)
@@ -69,6 +73,14 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
     state.wait_for(spec.lease_id, ask)
     state.vouchers.note(ask.peer)
     state.leases.add(lease)
+
+
+def _here(state: NodeState) -> Here:
+    return {
+        AffinityTarget.NODE_ID: state.setup.node_id.__eq__,
+        AffinityTarget.RESOURCE_ID: state.admission.offers.__contains__,
+        AffinityTarget.LEASE_ID: lambda lease_id: state.leases.get(lease_id) is not None,
+    }
 
 
 def _positive(duration_secs: int) -> int:

@@ -140,6 +140,32 @@ def test_intents_and_wishes(intent: object, status: Status) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target_type", "target", "here"),
+    [
+        (1, NODE_ID.to_bytes(16, "big"), True),
+        (1, bytes(16), False),
+        (2, memory_offer(FakeDataPlane()).resource.resource_id.to_bytes(16, "big"), True),
+        (2, bytes(16), False),
+        (3, bytes(16), False),
+        (4, bytes(16), False),
+        (5, b"vault", False),
+        (6, bytes(4), False),
+    ],
+)
+def test_a_required_affinity_is_met_or_nothing_is_leased(target_type: int, target: bytes, here: bool) -> None:
+    said = [alloc(FakeNode(), LeaseAffinity(1, strength, target_type, target)) for strength in (0x01, 0x81, 0x02, 0x82)]
+    required = Status.OK if here else Status.INVALID_ARGS
+    required_not = Status.INVALID_ARGS if here else Status.OK
+    assert said == [required, required_not, Status.OK, Status.OK]
+
+
+def test_a_lease_may_be_required_beside_one_that_lives_here() -> None:
+    node = FakeNode()
+    beside = LeaseAffinity(2, 1, 3, node.alloc(1).lease_id.to_bytes(16, "big"))
+    assert alloc(node, beside) is Status.OK
+
+
+@pytest.mark.parametrize(
     ("tlvs", "status"),
     [
         ("0902000103", Status.INVALID_INTENT),
