@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Mapping
@@ -28,18 +29,22 @@ def load(
     """
     blob = blob or Blob.shipped()
     constants = maps.config(fbmu_port, fbbu_port, record)
-    config, btf = _frozen(constants), bpf.btf_load(blob.btf)
-    try:
+    with contextlib.ExitStack() as loaded:
+        config = _frozen(constants)
+        loaded.callback(os.close, config)
+        btf = bpf.btf_load(blob.btf)
+        loaded.callback(os.close, btf)
         code = blob.linked({**maps.fds, **(also or {}), "config": config})
         return bpf.prog_load(bpf.Program(NAME, code, LICENCE, btf, blob.functions))
-    finally:
-        os.close(config)
-        os.close(btf)
 
 
 def _frozen(constants: bytes) -> int:
     """Return a map of constants: frozen, so that the verifier reads numbers out of it."""
     fd = bpf.map_create(bpf.MapType.ARRAY, 4, len(constants), 1, bpf.BPF_F_RDONLY_PROG, "fb_config")
-    bpf.map_update(fd, struct.pack("<I", 0), constants)
-    bpf.map_freeze(fd)
+    try:
+        bpf.map_update(fd, struct.pack("<I", 0), constants)
+        bpf.map_freeze(fd)
+    except OSError:
+        os.close(fd)
+        raise
     return fd

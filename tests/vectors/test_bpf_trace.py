@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 from fbmu_rig import LEASE, LEASE_ID, question, read, write
@@ -14,6 +15,7 @@ from fabricbios.dataplane.trace import ANY_LEASE, BUCKETS, Outcome, TracedOp, bu
 from fabricbios.dataplane.trace_xdp import XdpTrace
 from fabricbios.dataplane.xdp_frame import wrap
 from fabricbios.dataplane.xdp_layout import CounterRecord
+from fabricbios.hw import bpf
 from fabricbios.model import DpOp
 
 LATE = 1 << 62
@@ -143,11 +145,17 @@ def test_what_was_put_on_comes_off(rig: TraceRig) -> None:
     rig.trace.stop()
 
 
-def test_what_the_kernel_refuses_leaves_nothing(loaded: TraceRig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [(xdp_program, "load"), (bpf, "map_update"), (bpf, "map_freeze"), (bpf, "btf_load"), (bpf, "prog_load")],
+)
+def test_what_the_kernel_refuses_leaves_nothing(
+    loaded: TraceRig, monkeypatch: pytest.MonkeyPatch, where: ModuleType, what: str
+) -> None:
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(1, "refused")
 
-    monkeypatch.setattr(xdp_program, "load", refuse)
+    monkeypatch.setattr(where, what, refuse)
     descriptors = len(os.listdir("/proc/self/fd"))
     with pytest.raises(PermissionError):
         loaded.trace.load()
