@@ -110,8 +110,9 @@ def test_everything_is_leased(service: str) -> None:
         for lease in (memory, disk):
             lease.write(0, b"a sandbox" * 512)
             assert lease.read(0, 4096) == (b"a sandbox" * 512)[:4096]
-        with node.lease_block(4 << 20, 600, binding=Binding.NVMEOF):
-            assert not nothing_left()
+        attached = node.allocate(Wish(ResourceType.BLOCK, 4 << 20, 600, binding=Binding.NVMEOF)).lease_id
+        assert not nothing_left()
+        node.free(attached)
         assert nothing_left()
 
 
@@ -126,6 +127,28 @@ def test_killed_it_is_started_again_and_what_was_leased_is_accounted_for(service
     with _client() as node:
         assert [lease.lease_id for lease in node.list_active()] == [lease_id]
         node.free(lease_id)
+
+
+def test_a_restart_hands_over_what_was_leased(service: str) -> None:
+    """Memory in the kernel, a disk over UDP, and one over NVMe-oF: all are as they were for who comes next (D8)."""
+    with _client() as node:
+        memory, disk = node.lease_memory(1 << 20, 600).__enter__(), node.lease_block(4 << 20, 600).__enter__()
+        for lease in (memory, disk):
+            lease.write(0, b"an upgrade" * 512)
+        attached = node.allocate(Wish(ResourceType.BLOCK, 4 << 20, 600, binding=Binding.NVMEOF)).lease_id
+        held = {memory.lease_id, disk.lease_id, attached}
+        for lease in (memory, disk):
+            lease.loop.wait(lease.inner.detach())
+    before = _state(service, "MainPID")
+    _run("systemctl", "restart", service)
+    assert _state(service, "MainPID") != before
+    with _client() as node:
+        assert {lease.lease_id for lease in node.list_active()} == held
+        for lease_id, attach in ((memory.lease_id, node.attach_memory), (disk.lease_id, node.attach_block)):
+            with attach(lease_id, 600) as lease:
+                assert lease.read(0, 5120) == b"an upgrade" * 512
+        node.free(attached)
+    assert nothing_left()
 
 
 def test_a_reload_takes_the_policy_over(service: str) -> None:
