@@ -12,16 +12,12 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/udp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "measure.h"
 
 enum { BATCH = 64, ROOM = 2048, NONCE_AT = 32, STATUS_AT = 56, TIMEOUT_US = 900000, IMPATIENT_US = 5000, TRAIN_BYTES = 65000 };
 
@@ -34,36 +30,6 @@ struct tally {
 	uint64_t answered, refused, lost;
 	uint32_t *latency; /* ns, one an answer */
 };
-
-static uint64_t read_clock(clockid_t which)
-{
-	struct timespec t;
-
-	clock_gettime(which, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static uint64_t now(void)
-{
-	return read_clock(CLOCK_MONOTONIC);
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static const struct questions *questions_in(const char *path)
-{
-	int fd = open(path, O_RDONLY);
-	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-	void *at = size < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
-
-	if (at == MAP_FAILED)
-		die(path);
-	return at;
-}
 
 static int connected(const char *host, int port, int patience_us)
 {
@@ -165,7 +131,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "load HOST PORT FILE OUTSTANDING [DIALECT [SECONDS]]\n");
 		return 2;
 	}
-	const struct questions *q = questions_in(argv[3]);
+	const struct questions *q = mapped(argv[3]);
 	int segment = q->bytes;
 	uint32_t limit = atoi(argv[4]), outstanding = 0, next = 0;
 	struct tally t = { .latency = calloc(q->count, sizeof(*t.latency)) };

@@ -8,13 +8,11 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "measure.h"
 
 enum { MOST_OUTSTANDING = 256, MOST_BYTES = 65536, REPLY = 16, CMD_READ = 0, CMD_WRITE = 1, CMD_DISC = 2 };
 enum { NO_ZEROES = 2, FIXED_NEWSTYLE = 1, OPT_EXPORT_NAME = 1 };
@@ -25,20 +23,6 @@ struct request {
 	uint64_t handle, from;
 	uint32_t length;
 } __attribute__((packed));
-
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
 
 static void send_all(int fd, const void *data, size_t n)
 {

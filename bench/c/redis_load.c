@@ -7,15 +7,11 @@
  * `reply` bytes. What may be outstanding is written at once, as load.c sends it as one train. Prints one JSON object. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "measure.h"
 
 enum { ROOM = 1 << 18 };
 
@@ -23,31 +19,6 @@ struct questions {
 	uint32_t count, bytes, reply;
 	char commands[];
 };
-
-static uint64_t read_clock(clockid_t which)
-{
-	struct timespec t;
-
-	clock_gettime(which, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static const struct questions *questions_in(const char *path)
-{
-	int fd = open(path, O_RDONLY);
-	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-	void *at = size < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
-
-	if (at == MAP_FAILED)
-		die(path);
-	return at;
-}
 
 static int connected(const char *host, int port)
 {
@@ -104,7 +75,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "redis_load HOST PORT FILE OUTSTANDING\n");
 		return 2;
 	}
-	const struct questions *q = questions_in(argv[3]);
+	const struct questions *q = mapped(argv[3]);
 	uint32_t limit = atoi(argv[4]), next = 0, answered = 0;
 	uint32_t *latency = calloc(q->count, sizeof(*latency));
 	uint64_t *sent_at = calloc(q->count, sizeof(*sent_at)), heard = 0;

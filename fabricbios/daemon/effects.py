@@ -35,9 +35,8 @@ class Effects:
         self._planes = planes
         self._slow_steps = slow_steps
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
-        self._io: dict[
-            Hashable, ThreadPoolExecutor
-        ] = {}  # a slow teardown must not wait for I/O, nor a lane for others
+        # Lanes of their own: a slow teardown must not wait for I/O, nor a lane for others.
+        self._io: dict[Hashable, ThreadPoolExecutor] = {}
         self._under_way: set[Future[None]] = set()
 
     def record(self, effects: Sequence[Record]) -> Result | OSError:
