@@ -183,10 +183,11 @@ class Session:
 
     def answer(self, stream: int, data: bytes) -> bool:
         """Write and finish; False when the client no longer waits."""
-        if stream not in self._unanswered:
+        wanted = stream in self._unanswered and self.quic.takes_answer(stream)
+        self._unanswered.discard(stream)
+        if not wanted:
             self._counts.faults["answer_unwanted"] += 1
             return False
-        self._unanswered.discard(stream)
         self.quic.send_stream_data(stream, data, end_stream=True)
         return True
 

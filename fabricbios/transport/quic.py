@@ -80,6 +80,11 @@ class Connection(QuicConnection):
         """True while the stream can still be answered or reset."""
         return stream_id in self._streams
 
+    def takes_answer(self, stream_id: int) -> bool:
+        """False where the peer has asked us to stop: aioquic resets the stream before its event is heard."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and stream.sender._reset_error_code is None
+
     def open_requests(self) -> list[int]:
         """Return the client's streams that have not been received whole."""
         return [n for n, stream in self._streams.items() if n & 3 == 0 and not stream.receiver.is_finished]

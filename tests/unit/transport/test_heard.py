@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aioquic.quic import events
 
+from fabricbios.errors import Disconnected
 from fabricbios.transport.server import AT_ONCE
 from tests.quic_rig import run, served
 
@@ -85,6 +86,24 @@ def test_what_is_left_is_never_a_crumb(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert session.take_events(AT_ONCE)[1] == first
                 while session.unheard:
                     session.take_events(AT_ONCE)
+            link.close()
+
+    run(body)
+
+
+def test_who_asks_and_at_once_waits_no_more_disturbs_nobody() -> None:
+    """The question and STOP_SENDING in one packet: the engine has reset the stream before we hear of either."""
+
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            await link.request(b"opened")
+            stream, unwanted = link.ask(b"never mind")
+            link._quic._streams[stream].receiver.stop(0)
+            assert await link.request(b"but this", timeout=5) == b"but this"
+            assert rig.server.faults["answer_unwanted"] == 1
+            with pytest.raises(Disconnected, match="reset the stream"):
+                await unwanted
             link.close()
 
     run(body)
