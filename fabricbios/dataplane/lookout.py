@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_LOOKS = 16
+_LOOKS = 48
 """Looks at the descriptors before sleep: about as long as a client on this machine takes to ask again."""
-_MOST_SLEEPS = 63
+_MOST_SLEEPS = 7
 """Sleeps in a row without looks before them, at most; after so many it is tried again."""
 
 Poll = Callable[[float | None], list[tuple[int, int]]]
