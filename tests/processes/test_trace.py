@@ -89,7 +89,8 @@ def test_a_server_that_dies_meanwhile_is_traced_on(node):
             assert await asyncio.to_thread(gone, pid)
         await use(memory)
 
-    assert counts(trace_while(node, work))["fbmu", "read", "answered"] >= 2 * TIMES
+    # Killed between an answer and noting it, a server takes that one with it.
+    assert counts(trace_while(node, work))["fbmu", "read", "answered"] >= 2 * TIMES - 1
 
 
 def test_the_command_is_one_document(node):
