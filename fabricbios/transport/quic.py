@@ -23,16 +23,15 @@ from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
 from fabricbios.model import ALPN
+from fabricbios.transport.blackhole import ALGORITHM, DATAGRAM_SIZE
 from fabricbios.transport.certificate import PeerKey
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.keylog import key_log
 from fabricbios.transport.limits import Limits
 from fabricbios.transport.tls import PeerProof, ask_for_certificate, check_server
 
-DATAGRAM_SIZE = 1200  # fits every path
 LARGEST_DATAGRAM = 8952  # a jumbo frame's; beyond it nothing is gained
 BESIDE_QUIC = 48  # IPv6 and UDP headers
-BLACK_HOLE_PROBES = 2  # probe time-outs in a row that make a wide path a suspect
 ALERT_BASE = int(QuicErrorCode.CRYPTO_ERROR)  # 0x100 + the alert's number
 
 # aioquic looks some twenty times a packet into dictionaries by Epoch, and Enum's own hash is a Python function.
@@ -127,9 +126,10 @@ class Connection(QuicConnection):
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         """As the base; an acknowledgement that is waiting for its timer leaves with the data.
 
-        Where probes go unanswered too, large datagrams may be what the path swallows: then small ones for good.
+        Where large datagrams are what the path swallows, small ones leave from then on.
         """
-        if self._loss._pto_count >= BLACK_HOLE_PROBES and self._max_datagram_size > DATAGRAM_SIZE:
+        congestion: Any = self._loss._cc
+        if congestion.black_hole and self._max_datagram_size > DATAGRAM_SIZE:
             self._set_datagram_size(DATAGRAM_SIZE)
         if self._handshake_confirmed:
             space = self._spaces[Epoch.ONE_RTT]
@@ -188,6 +188,7 @@ class ServerConnection(Connection):
             max_data=limits.first_window,
             max_stream_data=limits.first_window,
             max_datagram_size=DATAGRAM_SIZE,
+            congestion_control_algorithm=ALGORITHM,
         )
         self._clock = clock
         super().__init__(
@@ -222,6 +223,7 @@ class ClientConnection(Connection):
             max_data=limits.window,
             max_stream_data=limits.window,
             max_datagram_size=DATAGRAM_SIZE,
+            congestion_control_algorithm=ALGORITHM,
             verify_mode=ssl.CERT_NONE,  # there is no public CA here; check_server is the check
             secrets_log_file=key_log(),
         )
