@@ -65,7 +65,7 @@ class BlockClient:
 
     def __init__(self, sock: socket.socket, lease: LeaseSpec) -> None:
         self.sock, self.lease, self.nonce = sock, lease, 0
-        sock.settimeout(5)
+        sock.settimeout(30)
 
     def exchange(self, datagram: bytes) -> bytes:
         self.sock.send(datagram)

@@ -29,7 +29,7 @@ class Inside:
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
-    def do(self, work: Coroutine[Any, Any, T], timeout: float = 20) -> T:
+    def do(self, work: Coroutine[Any, Any, T], timeout: float = 90) -> T:
         """Run `work` in there and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 

@@ -57,7 +57,7 @@ class NodeProcess:
     def kill(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def end(self, number: int = signal.SIGTERM, seconds: float = 15) -> int:
+    def end(self, number: int = signal.SIGTERM, seconds: float = 90) -> int:
         self.kill(number)
         code = self.process.wait(seconds)
         self.process.stdout.close()
@@ -76,9 +76,9 @@ class NodeProcess:
             ]
         return []
 
-    def metric(self, start: str) -> dict[str, float]:
+    def metric(self, start: str, seconds: float = 20) -> dict[str, float]:
         address = self.ready["metrics"]
-        with urllib.request.urlopen(f"http://{address['addr']}:{address['port']}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address['addr']}:{address['port']}/metrics", timeout=seconds) as answer:
             lines = answer.read().decode().splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith(start)}
 
@@ -95,7 +95,7 @@ class NodeProcess:
         return asyncio.run(session())
 
 
-def gone(pid: int, seconds: float = 5) -> bool:
+def gone(pid: int, seconds: float = 60) -> bool:
     """Wait until a process is no more."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

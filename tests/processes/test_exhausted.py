@@ -161,7 +161,7 @@ def test_without_descriptors_leases_go_on_and_the_rest_comes_back(tmp_path):
                 async with node.connect(Identity.generate()) as stranger:
                     await stranger.ping()
                 with pytest.raises((TimeoutError, urllib.error.URLError)):
-                    await asyncio.to_thread(node.metric, "fabricbios_build_info")
+                    await asyncio.to_thread(node.metric, "fabricbios_build_info", 3)
                 with socket.socket(socket.AF_UNIX) as admin:
                     admin.connect(str(tmp_path / "run" / "admin.sock"))
                     await asyncio.sleep(0.2)
