@@ -1,7 +1,10 @@
 """A block plane with its real server process on sockets of the caller's, and a client that keeps count."""
 
+import os
+import signal
 import socket
 import struct
+from functools import partial
 from pathlib import Path
 
 from fbbu_rig import ask_block, read_block, write_block
@@ -36,7 +39,7 @@ class BlockNode:
         slabs = [Slab(b.fd, b.size) for b in self.pool.backings]
         self.server = ServerProcess(Plane.FBBU, sockets, self.board, slabs, sync)
         listeners = [Listener(Transport.FBBU_UDP, *s.getsockname()[:2]) for s in sockets]
-        self.plane = BlockPlane(self.board.table(), self.pool, listeners, self.server.quiesce, sync=sync)
+        self.plane = BlockPlane(self.board.table(), self.pool, listeners, partial(self.server.quiesce, 5), sync=sync)
         self.server.start()
 
     def lease(self, lease_id: int, size: int, reached: str = "") -> LeaseSpec:
@@ -58,6 +61,17 @@ class BlockNode:
         self.server.close()
         self.journal.close()
         self.backing.close()
+
+
+def stop_at_rest(server: ServerProcess) -> None:
+    """Stop (SIGSTOP) the process between two batches, wherever it is when we begin."""
+    assert server.pid is not None
+    while True:
+        os.kill(server.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+        if not server._batch() & 1:
+            return
+        os.kill(server.pid, signal.SIGCONT)
 
 
 class BlockClient:

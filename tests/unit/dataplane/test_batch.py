@@ -24,7 +24,7 @@ class Echo:
         self.batch = Batch(self.sock, 8)
         self.askers = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
         for asker in self.askers:
-            asker.settimeout(2)
+            asker.settimeout(30)
             asker.connect(self.to)
 
     def turn(self) -> list[list[bytes]]:

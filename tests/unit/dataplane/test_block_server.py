@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from block_node import BlockClient, BlockNode
+from block_node import BlockClient, BlockNode, stop_at_rest
 from facilities import require
 from fbbu_rig import write_block
 from fbmu_rig import KEY
@@ -101,6 +101,10 @@ def test_after_re_lease_nothing_of_the_earlier_holder_is_left(served: Served) ->
     assert second.read(0) == (DpStatus.OK, bytes(BLOCK_SIZE))
 
 
+def written(served: Served) -> int:
+    return served.node.server.counters()["bytes"]["written"]
+
+
 def test_revoked_in_the_middle_of_writes_not_a_byte_lands_after_the_wipe(served: Served, tmp_path: Path) -> None:
     client = served.client()
     stop = threading.Event()
@@ -114,14 +118,16 @@ def test_revoked_in_the_middle_of_writes_not_a_byte_lands_after_the_wipe(served:
 
     writer = threading.Thread(target=storm)
     writer.start()
-    time.sleep(0.2)
+    while not written(served):
+        time.sleep(0.01)
     served.node.end(client.lease)
     after = (tmp_path / "disk").read_bytes()
-    time.sleep(0.1)
+    batches = served.node.server._batch() + 10
+    while served.node.server._batch() < batches:  # it goes on with what came after the end
+        time.sleep(0.01)
     stop.set()
     writer.join()
     served.node.server.quiesce(5)
-    assert served.node.server.counters()["bytes"]["written"] > 0
     assert not any(after)
     assert not any((tmp_path / "disk").read_bytes())
 
@@ -152,9 +158,7 @@ def test_a_stopped_server_keeps_the_extent_until_it_can_be_waited_for(served: Se
     client.write(0, b"x" * BLOCK_SIZE)
     pid = served.node.server.pid
     assert pid is not None
-    served.node.server.quiesce(5)
-    time.sleep(0.05)  # it has seen that there is no more, and waits
-    os.kill(pid, signal.SIGSTOP)
+    stop_at_rest(served.node.server)
     try:
         client.sock.send(write_block(1, b"z" * BLOCK_SIZE, 50, lease_id=7, key=KEY))
         served.node.plane.undo("block.slot", client.lease)  # between batches there is nothing to wait for

@@ -50,7 +50,7 @@ def test_what_came_together_is_answered_in_portions(
     watched = Watched(rig)
     channel = Channel(Batch(served), watched)
     with socket.socket(type=socket.SOCK_DGRAM) as asker:
-        asker.settimeout(2)
+        asker.settimeout(30)
         asker.connect(served.getsockname())
         for number in range(trains):
             asked = [read_block(0, nonce=1 + number * TRAIN + i) for i in range(TRAIN)]

