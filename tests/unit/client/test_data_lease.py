@@ -205,9 +205,9 @@ def test_busy_is_waited_for() -> None:
 def test_a_lease_renews_itself_and_is_freed() -> None:
     async def body() -> None:
         async with node_rig() as rig, friend(rig) as node:
-            async with node.lease_memory(4096, ttl=1) as lease:
+            async with node.lease_memory(4096, ttl=3) as lease:
                 first = lease.expires_at
-                await asyncio.sleep(1.6)
+                await until(lambda: client_rig.now().unix > first)
                 assert lease.expires_at > first
                 await lease.write(0, b"still mine")
             assert rig.plane.held == {}
@@ -223,7 +223,7 @@ def test_a_lease_is_kept_although_a_renewal_could_not_be_recorded() -> None:
             held = rig.core.lease(lease.lease_id)
             assert held is not None
             rig.journal.fail_next = 1
-            await until(lambda: held.spec.generation >= 3 or held.ending or lease.over is not None, 10)
+            await until(lambda: held.spec.generation >= 3 or held.ending or lease.over is not None)
             assert rig.journal.fail_next == 0
             assert not held.ending
             assert lease.over is None
@@ -236,12 +236,12 @@ def test_a_lease_is_kept_while_somebody_sets_the_nodes_clock(jump: int, monkeypa
     real = client_rig.now
 
     async def body() -> None:
-        async with node_rig() as rig, friend(rig) as node, node.lease_memory(4096, ttl=1) as lease:
+        async with node_rig() as rig, friend(rig) as node, node.lease_memory(4096, ttl=2) as lease:
             ahead = jump * 1000
             monkeypatch.setattr(client_rig, "now", lambda: real()._replace(unix_ms=real().unix_ms + ahead))
             held = rig.core.lease(lease.lease_id)
             assert held is not None
-            await until(lambda: held.spec.generation >= 5 or held.ending, 10)
+            await until(lambda: held.spec.generation >= 4 or held.ending)
             assert not held.ending
             assert lease.over is None
             await lease.write(0, b"still mine")
@@ -265,8 +265,8 @@ def test_a_lease_is_kept_though_its_client_had_no_descriptors_for_a_while(monkey
             with monkeypatch.context() as short:
                 short.setattr(link.socket, "socket", none_left)
                 (await node.link()).close()
-                await until(lambda: refused > 0, 10)
-            await until(lambda: held.spec.generation >= 2 or held.ending, 10)
+                await until(lambda: refused > 0)
+            await until(lambda: held.spec.generation >= 2 or held.ending)
             assert not held.ending
 
     run(body)
@@ -286,8 +286,8 @@ def test_a_lease_is_kept_though_somebody_else_answered_in_its_nodes_place(monkey
             with monkeypatch.context() as impostor:
                 impostor.setattr(node._control, "_accept", refuse)
                 (await node.link()).close()
-                await until(lambda: bool(met), 10)
-            await until(lambda: held.spec.generation >= 2 or held.ending, 10)
+                await until(lambda: bool(met))
+            await until(lambda: held.spec.generation >= 2 or held.ending)
             assert not held.ending
 
     run(body)
@@ -304,10 +304,10 @@ def test_a_revoked_lease_says_so_and_stops_renewing() -> None:
 
             listening = asyncio.create_task(listen())
             async with node.lease_memory(4096, ttl=60) as lease:
-                await node.revoke(lease.lease_id, grace=1)
-                await asyncio.wait_for(lease.warned.wait(), 2)
+                await node.revoke(lease.lease_id, grace=3)
+                await asyncio.wait_for(lease.warned.wait(), 60)
                 assert await lease.read(0, 1) == b"\0"
-                await until(lambda: lease.over is not None, 4)
+                await until(lambda: lease.over is not None)
                 with pytest.raises(Revoked):
                     await lease.read(0, 1)
             assert heard == [LeaseEventKind.REVOKE_WARNING, LeaseEventKind.REVOKED]

@@ -76,7 +76,7 @@ def test_who_is_silent_is_let_go(tmp_path, monkeypatch):
 
     async def work(directory: Path) -> bytes:
         reader, writer = await connect(directory)
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 20)
         writer.close()
         return answer
 

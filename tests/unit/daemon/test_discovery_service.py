@@ -28,7 +28,7 @@ def node_service(seed: int, relay: DiscoveryService, **options: object) -> Disco
 
 
 async def until(ready: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not ready():
             await asyncio.sleep(0.01)
 
@@ -42,12 +42,12 @@ def test_announce_solicit_withdraw(bind: str) -> None:
         await node.start()
         await until(lambda: relay.counts["announce", "accepted"] == 1)
         for asked in (relay, node):
-            (entry,) = await solicit([asked.address], timeout=5)
+            (entry,) = await solicit([asked.address], timeout=60)
             assert entry.verified, entry.flaw
             assert entry.node_id == node_id(key(1))
         await node.stop()
         await until(lambda: relay.counts["withdraw", "accepted"] == 1)
-        assert await solicit([relay.address], timeout=5) == []
+        assert await solicit([relay.address], timeout=60) == []
         await relay.stop()
 
     asyncio.run(scenario())
@@ -61,7 +61,7 @@ def test_a_list_of_many_fragments_arrives_whole() -> None:
         for node in nodes:
             await node.start()
         await until(lambda: relay.counts["announce", "accepted"] == 40)
-        found = await solicit([relay.address], timeout=5)
+        found = await solicit([relay.address], timeout=60)
         assert len(found) == 40
         assert all(e.verified for e in found)
         assert relay.counts["solicit", "retry"] == 1
@@ -77,7 +77,7 @@ def test_wildcard_v6_serves_both_families() -> None:
         await relay.start()
         port = relay.address[1]
         for host in ("127.0.0.1", "::1", "localhost"):
-            assert await solicit([(host, port)], timeout=5) == []
+            assert await solicit([(host, port)], timeout=60) == []
         await relay.stop()
 
     asyncio.run(scenario())
@@ -123,7 +123,7 @@ def test_the_sequence_outlives_the_process(tmp_path: Path) -> None:
         node = node_service(1, relay, store=store_sequence(state))
         await node.start()
         await until(lambda: relay.counts["announce", "accepted"] == 1)
-        (entry,) = await solicit([relay.address], timeout=5)
+        (entry,) = await solicit([relay.address], timeout=60)
         assert load_sequence(state) == entry.sequence
         await node.stop()
         assert load_sequence(state) > entry.sequence

@@ -28,7 +28,7 @@ def test_many_share_few_waits_and_each_has_a_whole_one() -> None:
 
     with ThreadPoolExecutor(32) as threads:
         asked = [future.result() for future in [threads.submit(ask) for _ in range(320)]]
-    assert len(waits) < 64
+    assert len(waits) < 160  # alone it would be 320; about 20 on a quiet machine
     for begin, end in asked:
         assert any(begin <= begun and ended <= end for begun, ended in waits)
 
@@ -46,11 +46,11 @@ def test_who_asks_during_a_wait_gets_the_next_one() -> None:
         begun.acquire()
         second = threads.submit(shared)
         leave.release()
-        first.result(5)
+        first.result(60)
         begun.acquire()
         assert not second.done()
         leave.release()
-        second.result(5)
+        second.result(60)
 
 
 def test_a_wait_that_fails_is_told_and_the_next_is_a_new_one() -> None:
