@@ -21,7 +21,7 @@ from fabricbios.model import hex128, id_of_key
 CERTIFICATE_OID = x509.ObjectIdentifier("2.25.166232607392560690799249119307754418437")  # D3(b)
 LIFETIME_DAYS = 365
 BACKDATE_HOURS = 24  # nodes without a battery clock start in the past
-MAX_DER = 4096
+MAX_DER = 12 * 1024  # all that a peer shows; a fabricBIOS Certificate may carry extensions
 SIGNATURE_BYTES = 64  # Ed25519's, RFC 8032
 
 _DAY = 86_400
@@ -77,16 +77,24 @@ def holds(certificate: x509.Certificate, unix: int, days: int) -> bool:
     return certificate.not_valid_before_utc.timestamp() <= unix and days_left(certificate, unix) >= days
 
 
+def parse(der: bytes) -> x509.Certificate:
+    """Return what the bytes say; the alert bad_certificate where they are too long or say nothing."""
+    if len(der) > MAX_DER:
+        raise tls.AlertBadCertificate("certificate is too long")
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise tls.AlertBadCertificate("certificate cannot be parsed") from error
+
+
 def read(der: bytes, unix: int) -> PeerKey:
     """Check a peer's certificate at `unix` seconds.
 
     Raises the TLS alert that D3 ends the handshake with: bad_certificate when it is malformed or not
     self-signed, unsupported_certificate when it is not Ed25519, certificate_expired outside its dates.
     """
-    if len(der) > MAX_DER:
-        raise tls.AlertBadCertificate("certificate is too long")
+    parsed = parse(der)
     try:
-        parsed = x509.load_der_x509_certificate(der)
         extensions = parsed.extensions
         key = parsed.public_key()
     except UnsupportedAlgorithm as error:

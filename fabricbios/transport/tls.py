@@ -16,6 +16,7 @@ from aioquic._buffer import Buffer
 from fabricbios.errors import Untrusted
 from fabricbios.transport import certificate
 from fabricbios.transport.certificate import PeerKey
+from fabricbios.transport.hello_retry import HelloRetry
 
 Clock = Callable[[], int]
 NOBODY = PeerKey(b"", b"")
@@ -52,7 +53,11 @@ def ask_for_certificate(context: tls.Context, proof: PeerProof, clock: Clock) ->
         handle_verify(message)
         proof.key = claimed
 
-    vars(context).update(_server_handle_certificate=check_certificate, _server_handle_certificate_verify=check_verify)
+    vars(context).update(
+        _server_handle_hello=HelloRetry(context).handle,
+        _server_handle_certificate=check_certificate,
+        _server_handle_certificate_verify=check_verify,
+    )
 
 
 def check_server(context: tls.Context, proof: PeerProof, clock: Clock, accept: Callable[[PeerKey], None]) -> None:
@@ -83,14 +88,20 @@ def check_server(context: tls.Context, proof: PeerProof, clock: Clock, accept: C
 
 
 def _claim(message: Buffer, unix: int) -> PeerKey:
-    """Read a Certificate message and rewind it. An empty list is no certificate; D3 knows no chains."""
-    chain = tls.pull_certificate(message).certificates
+    """Read a Certificate message and rewind it. An empty list is no certificate.
+
+    Only the first counts: D3 knows no chains, and what else a peer may send is no reason to turn it away
+    (RFC 8446, 4.4.2: "be prepared to handle potentially extraneous certificates").
+    """
+    chain = [der for der, _ in tls.pull_certificate(message).certificates]
     message.seek(0)
     if not chain:
         return NOBODY
-    if len(chain) > 1:
-        raise tls.AlertBadCertificate("a chain, where one self-signed certificate is expected")
-    return certificate.read(chain[0][0], unix)
+    if sum(map(len, chain)) > certificate.MAX_DER:
+        raise tls.AlertBadCertificate("certificates are too long")
+    for extraneous in chain[1:]:
+        certificate.parse(extraneous)
+    return certificate.read(chain[0], unix)
 
 
 def _prefer_fast_suites(context: tls.Context) -> None:

@@ -99,9 +99,9 @@ def resigned() -> ClientConnection:
     return liar(Der(bytes(der)), me.private_key)
 
 
-def chained() -> ClientConnection:
+def chained(*others: Any) -> ClientConnection:
     me = Identity.generate()
-    return liar(me.x509(), me.private_key, (Identity.generate().x509(),))
+    return liar(me.x509(), me.private_key, others)
 
 
 def skipping_certificate() -> ClientConnection:
@@ -129,11 +129,12 @@ LIARS: dict[str, tuple[Callable[[], ClientConnection], str]] = {
     "not yet valid": (lambda: dated(int(time.time()) + YEAR), "alert_certificate_expired"),
     "no DER at all": (lambda: malformed(b"certificate"), "alert_bad_certificate"),
     "empty DER": (lambda: malformed(b""), "alert_bad_certificate"),
-    "too long": (lambda: malformed(bytes(5000)), "alert_bad_certificate"),
+    "too long": (lambda: malformed(bytes(13000)), "alert_bad_certificate"),
     "truncated DER": (truncated, "alert_bad_certificate"),
     "version 7": (wrong_version, "alert_bad_certificate"),
     "signature of its own broken": (resigned, "alert_bad_certificate"),
-    "chain": (chained, "alert_bad_certificate"),
+    "garbage in a chain": (lambda: chained(Der(b"garbage")), "alert_bad_certificate"),
+    "a chain that is too long": (lambda: chained(*[Identity.generate().x509()] * 45), "alert_bad_certificate"),
     "no Certificate message": (skipping_certificate, "alert_unexpected_message"),
 }
 
@@ -203,6 +204,21 @@ def test_a_proven_client_is_named_by_its_key_and_shows_its_certificate() -> None
             assert (peer.public_key, peer.node_id) == (me.public_key, me.node_id)
             assert peer.certificate == b"signed by a controller"
             assert peer.local == ("127.0.0.1", rig.port)
+
+    run(body)
+
+
+def test_of_a_chain_only_the_first_certificate_counts() -> None:
+    """Some stacks send what their file holds (RFC 8446, 4.4.2); and 8 KiB are not too long."""
+
+    async def body() -> None:
+        async with served() as rig:
+            quic = chained(Identity.generate().x509(), Identity(Identity.generate().private_key, bytes(8000)).x509())
+            link = await dial_as(quic, rig)
+            assert await link.request(b"ping") == b"ping"
+            shown = certificate.raw_key(quic.configuration.certificate.public_key())
+            assert (rig.echo.opened[0].public_key, rig.echo.opened[0].certificate) == (shown, b"")
+            link.close()
 
     run(body)
 
