@@ -3,7 +3,8 @@ header, lengths -> signature -> replay -> inflate. Whatever falls by the way is 
 
 A frame signed by a sender whose key is known is verified as it comes. An ANNOUNCE of a sender not yet
 known carries its key; if it comes in fragments, they are verified once they are together. A request_id
-is 64 random bits, so who does not see the traffic cannot spoil such a message by slipping a fragment in.
+is 64 random bits, so who does not see the traffic cannot spoil such a message by slipping a fragment in,
+nor crowd out the pieces of who is known: strangers have half of the reassembly to themselves.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from fabricbios.core.asking import AskingBack
+from fabricbios.core.checks import Checks
 from fabricbios.core.ratelimit import TokenBuckets
-from fabricbios.core.reassembly import Reassembler
-from fabricbios.core.replay import Freshness, ReplayWindow
+from fabricbios.core.reassembly import MAX_HELD, MAX_MESSAGES, Reassembler
+from fabricbios.core.replay import Freshness, ReplayWindow, is_skewed
 from fabricbios.errors import WireError
 from fabricbios.model import Instant, id_of_key
 from fabricbios.ports import UdpPeer
@@ -21,7 +24,7 @@ from fabricbios.wire.fragmentation import inflate, peek
 from fabricbios.wire.frame import FRAG_SIZE, HEADER_SIZE, SIGNATURE_SIZE, Frame, FrameFlag, MsgType
 from fabricbios.wire.seal import verify_frame
 
-KNOWN_PER_SECOND = 100  # forgeries of one source address under ids that are known: about 1 % of a core
+RATE_LIMITED = "rate_limited"
 _KEY_AT, _KEY_END = 100, 132  # D4: where an ANNOUNCE has its public_key
 
 
@@ -49,17 +52,20 @@ class Dropped(Exception):
 
 
 class Gate:
-    """The admission of one port. `counts` maps (message type, result) to how often, for the metric."""
+    """The admission of one port. `counts` maps (message type, result) to how often, for the metric.
 
-    def __init__(self, own_id: int, takes: frozenset[MsgType]) -> None:
+    `asking` asks those whose announcements there was no room to look at; None for who hears none.
+    """
+
+    def __init__(self, own_id: int, takes: frozenset[MsgType], asking: AskingBack | None = None) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self._own_id = own_id
         self._takes = takes
         self._unsigned = TokenBuckets()
-        self._forgers = TokenBuckets()
-        self._impostors = TokenBuckets(KNOWN_PER_SECOND, 2 * KNOWN_PER_SECOND)
+        self._asking = asking
+        self._checks = Checks()
         self._replay = ReplayWindow()
-        self._reassembler = Reassembler()
+        self._known, self._strangers = (Reassembler(MAX_MESSAGES // 2, held=MAX_HELD // 2) for _ in range(2))
 
     def count(self, msg_type: MsgType, result: str) -> None:
         self.counts[msg_type.name.lower(), result] += 1
@@ -69,7 +75,7 @@ class Gate:
         try:
             frame = Frame.unpack(data, transport="udp")
         except WireError:
-            self.counts["unknown", "malformed" if self._unsigned.take(peer.host, now) else "rate_limited"] += 1
+            self.counts["unknown", "malformed" if self._unsigned.take(peer.host, now) else RATE_LIMITED] += 1
             return None
         result = self._unwanted(frame, peer, now)
         if result:
@@ -83,31 +89,59 @@ class Gate:
             return self._admit(frame, key, peer, now)
         except Dropped as dropped:
             self.count(MsgType(frame.msg_type), dropped.result)
+            if dropped.result == RATE_LIMITED and frame.msg_type == MsgType.ANNOUNCE and self._asking is not None:
+                self._asking.ask(peer, _length(frame), self._checks.is_proven(frame.sender, peer), now)
         except WireError:
             self.count(MsgType(frame.msg_type), "malformed")
         return None
 
+    def gather(self, frame: Frame, peer: UdpPeer, now: Instant) -> Incoming | None:
+        """Return the answer, which we await, that this frame completes. Whom its entry is of its entry has to prove.
+
+        Raises WireError for one that cannot be read.
+        """
+        frames = self._known.add(frame, peer, now) if frame.fragmented else (frame,)
+        return None if frames is None else _incoming(frames, b"".join(f.payload for f in frames), False, peer)
+
+    def own_word(self, announcement: Frame, peer: UdpPeer, now: Instant) -> Incoming:
+        """Return the ANNOUNCE that an answer brought us, as if it had come by itself; Dropped if it is not its node's.
+
+        It takes no allowance, because we asked, and no nonce: the question was new, and an old sequence is no news.
+        """
+        key = announcement.payload[_KEY_AT:_KEY_END]
+        if id_of_key(key) != announcement.sender or not verify_frame(announcement, key):
+            raise Dropped("forged")
+        if is_skewed(announcement.nonce, now):
+            raise Dropped(Freshness.SKEWED.value)
+        self._checks.proved(announcement.sender, peer)
+        return _incoming((announcement,), announcement.payload, True, peer)
+
     def handle_timer(self, now: Instant) -> None:
-        self.counts["fragments", "timed_out"] += self._reassembler.handle_timer(now)
+        late = self._known.handle_timer(now) + self._strangers.handle_timer(now)
+        self.counts["fragments", "timed_out"] += late
 
     def next_deadline(self) -> int | None:
-        return self._reassembler.next_deadline()
+        deadlines = (self._known.next_deadline(), self._strangers.next_deadline())
+        return min((d for d in deadlines if d is not None), default=None)
 
     def _unwanted(self, frame: Frame, peer: UdpPeer, now: Instant) -> str:
         if frame.sender == self._own_id:
             return "own"  # our multicast, come back
+        if self._asking is not None and self._asking.awaits(frame, peer, now):
+            return ""
         if frame.msg_type not in self._takes:
             return "ignored"
         signed = frame.flags & FrameFlag.SIGNED
-        return "" if signed or self._unsigned.take(peer.host, now) else "rate_limited"
+        return "" if signed or self._unsigned.take(peer.host, now) else RATE_LIMITED
 
     def _admit(self, frame: Frame, key: bytes | None, peer: UdpPeer, now: Instant) -> Incoming | None:
         known = key is not None and bool(frame.flags & FrameFlag.SIGNED)
         if known:
-            self._verify((frame,), key, peer, now, self._impostors)
+            self._verify((frame,), key, peer, now)
         if known and frame.fragmented:
             self._fresh(self._replay.reserve(frame.sender, frame.request_id, frame.nonce, now))
-        frames = self._reassembler.add(frame, peer, now) if frame.fragmented else (frame,)
+        pieces = self._known if known else self._strangers
+        frames = pieces.add(frame, peer, now) if frame.fragmented else (frame,)
         if frames is None:
             return None
         payload = b"".join(f.payload for f in frames)
@@ -116,6 +150,8 @@ class Gate:
             self._replay.spend(frame.sender, frame.nonce)
         elif signed:
             self._fresh(self._replay.admit(frame.sender, frame.nonce, now))
+        if signed:
+            self._checks.proved(frame.sender, peer)
         return _incoming(frames, payload, signed, peer)
 
     def _introduced(self, frames: tuple[Frame, ...], payload: bytes, peer: UdpPeer, now: Instant) -> bool:
@@ -125,26 +161,21 @@ class Gate:
             return False
         if frame.msg_type == MsgType.SOLICIT:  # needs no signature, and gains nothing by one that nobody can check
             if not self._unsigned.take(peer.host, now):
-                raise Dropped("rate_limited")
+                raise Dropped(RATE_LIMITED)
             return False
         key = peek(payload, _KEY_END, bool(frame.flags & FrameFlag.COMPRESSED))[_KEY_AT:]
         if frame.msg_type != MsgType.ANNOUNCE or id_of_key(key) != frame.sender:
             raise Dropped("unknown_key")
-        self._verify(frames, key, peer, now, self._forgers)
+        self._verify(frames, key, peer, now)
         return True
 
-    def _verify(
-        self, frames: tuple[Frame, ...], key: bytes | None, peer: UdpPeer, now: Instant, tries: TokenBuckets
-    ) -> None:
-        """A signature costs us a hundred times what a forger pays: each source has `tries`, then nobody looks at it.
-
-        Those of known ids are many: whoever sends under a node's address as well could else keep that node out.
-        """
-        if tries.is_empty(peer.host, now):
-            raise Dropped("rate_limited")
-        if key is None or not all(verify_frame(f, key) for f in frames):
-            tries.take(peer.host, now)
-            raise Dropped("forged")
+    def _verify(self, frames: tuple[Frame, ...], key: bytes | None, peer: UdpPeer, now: Instant) -> None:
+        for frame in frames:
+            if not self._checks.take(frame.sender, peer, now):
+                raise Dropped(RATE_LIMITED)
+            if key is None or not verify_frame(frame, key):
+                self._checks.failed(frame.sender, peer, now)
+                raise Dropped("forged")
 
     def _fresh(self, freshness: Freshness) -> None:
         if freshness is not Freshness.FRESH:

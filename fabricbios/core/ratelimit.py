@@ -17,8 +17,8 @@ class TokenBuckets:
     sources each of them gets its burst in any case, and those who keep talking stay limited.
     """
 
-    def __init__(self, per_second: int = 10, burst: int = 20, sources: int = MAX_SOURCES) -> None:
-        self._gap_ns = NS // per_second
+    def __init__(self, per_second: float = 10, burst: int = 20, sources: int = MAX_SOURCES) -> None:
+        self._gap_ns = int(NS / per_second)
         self._depth_ns = self._gap_ns * burst
         self._sources = sources
         self._full_at: dict[Hashable, int] = {}  # in order of last use

@@ -10,17 +10,18 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from fabricbios.core.answers import Answers, Datagram, is_here, is_loopback
+from fabricbios.core.asking import ANSWERS, AskingBack
 from fabricbios.core.filters import matches
-from fabricbios.core.gate import Gate, Incoming
-from fabricbios.core.heard import Heard, HeardNodes, Put
+from fabricbios.core.gate import Dropped, Gate, Incoming
+from fabricbios.core.heard import Heard, HeardNodes, Put, Standing
 from fabricbios.core.trust import TrustStore
 from fabricbios.errors import WireError
 from fabricbios.model import NS, Instant, id_of_key
 from fabricbios.ports import UdpPeer
-from fabricbios.wire.discovery import Announce, Solicit, Withdraw
-from fabricbios.wire.frame import HEADER_SIZE, FrameFlag, MsgType
+from fabricbios.wire.discovery import Announce, Solicit, SolicitResponse, SolicitRetry, Withdraw
+from fabricbios.wire.frame import HEADER_SIZE, Frame, FrameFlag, MsgType
 from fabricbios.wire.inventory import NodeCertificate
-from fabricbios.wire.proof import add_proof, has_relay_tags
+from fabricbios.wire.proof import add_proof, announcement_in, has_relay_tags
 
 MAX_NODES = 4096
 MAX_PAYLOAD = 64 * 1024  # D1: an entry of the answer is a `bytes` on UDP
@@ -37,7 +38,8 @@ class Relay:
         self.node_id = node_id
         self._trust = trust
         self._nodes = HeardNodes(max_nodes)
-        self._gate = Gate(node_id, frozenset({MsgType.ANNOUNCE, MsgType.WITHDRAW, MsgType.SOLICIT}))
+        self._asking = AskingBack(node_id, rng)
+        self._gate = Gate(node_id, frozenset({MsgType.ANNOUNCE, MsgType.WITHDRAW, MsgType.SOLICIT}), self._asking)
         self._answers = Answers(node_id, rng)
         self._outgoing: deque[Datagram] = deque()
         self._sweep_ns = 0
@@ -54,6 +56,9 @@ class Relay:
         """Take one datagram; what it draws is in `datagrams_to_send` and `counts`."""
         frame = self._gate.open(data, peer, now)
         if frame is None:
+            return
+        if frame.msg_type in ANSWERS:  # that we await: the gate lets no other in
+            self._gate.count(MsgType(frame.msg_type), self._answered(frame, peer, now))
             return
         message = self._gate.admit(frame, self._key_of(frame.sender), peer, now)
         if message is None:
@@ -77,7 +82,7 @@ class Relay:
     def _keeps(self, heard: Heard, now: Instant) -> bool:
         a = heard.announce
         who = a.node_id, a.public_key, _certificate(a)
-        return self._trust.vouched(*who, now) if heard.vouched else self._trust.lists(*who, now)
+        return self._trust.vouched(*who, now) if heard.standing is Standing.VOUCHED else self._trust.lists(*who, now)
 
     def next_deadline(self) -> int | None:
         """Return CLOCK_BOOTTIME in ns, or None. While there are nodes they are looked through once a second."""
@@ -85,7 +90,7 @@ class Relay:
         return min((d for d in (sweep, self._gate.next_deadline()) if d is not None), default=None)
 
     def datagrams_to_send(self, now: Instant) -> list[Datagram]:
-        datagrams = list(self._outgoing)
+        datagrams = [*self._outgoing, *self._asking.datagrams_to_send()]
         self._outgoing.clear()
         return datagrams
 
@@ -105,7 +110,34 @@ class Relay:
             return self._announced(message, now)
         return self._withdrawn(message)
 
-    def _announced(self, message: Incoming, now: Instant) -> str:
+    def _answered(self, frame: Frame, peer: UdpPeer, now: Instant) -> str:
+        """Who was asked answers; only the address that was asked can (core/asking.py)."""
+        try:
+            answer = self._gate.gather(frame, peer, now)
+            if answer is None:
+                return "fragment"
+            if answer.msg_type == MsgType.SOLICIT_RETRY:
+                self._asking.repeat(SolicitRetry.unpack(answer.payload), peer, now)
+                return "repeated"
+            self._asking.answered(peer)
+            return self._told(answer, now)
+        except WireError:
+            return "malformed"
+        except Dropped as dropped:
+            return dropped.result
+
+    def _told(self, answer: Incoming, now: Instant) -> str:
+        """A node answers for itself alone (D5)."""
+        entries = SolicitResponse.unpack(answer.payload, transport="udp").announce_payload_bytes
+        if len(entries) != 1:
+            return "not_alone"
+        announcement = announcement_in(entries[0])
+        if announcement.sender != answer.sender:
+            return "wrong_id"
+        return self._announced(self._gate.own_word(announcement, answer.peer, now), now, reached=True)
+
+    def _announced(self, message: Incoming, now: Instant, reached: bool = False) -> str:
+        """`reached` means that the address it came from has proved itself."""
         announce = Announce.unpack(message.payload)
         if not message.sender == announce.node_id == id_of_key(announce.public_key):
             return "wrong_id"
@@ -117,12 +149,15 @@ class Relay:
         if not self._trust.lists(announce.node_id, announce.public_key, certificate, now):
             return "untrusted"
         if not self._nodes.is_new(announce.node_id, announce.sequence):
-            return "old"
+            return "reached" if reached and self._nodes.reach(announce.node_id, message.peer.host) else "old"
         vouched = self._trust.vouched(announce.node_id, announce.public_key, certificate, now)
-        outcome = self._nodes.put(announce, _listed(message, now), vouched, message.peer.host, now)
+        standing = Standing.VOUCHED if vouched else Standing.REACHED if reached else Standing.STRANGER
+        outcome = self._nodes.put(announce, _listed(message, now), standing, message.peer.host, now)
         if outcome is Put.DISPLACED:
             self._gate.count(message.msg_type, outcome.value)
             outcome = Put.ACCEPTED
+        elif outcome is not Put.ACCEPTED and standing is Standing.STRANGER:
+            self._asking.ask(message.peer, message.length, False, now)
         return outcome.value
 
     def _withdrawn(self, message: Incoming) -> str:

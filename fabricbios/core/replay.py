@@ -19,6 +19,11 @@ MAX_NONCES = 1024  # a sender, in 60 s: more than an honest one ever needs
 MAX_HELD = 65_536  # all senders together: what bounds our memory
 
 
+def is_skewed(nonce: int, now: Instant) -> bool:
+    """Whether the clock alone refuses a nonce."""
+    return abs(nonce - now.unix_ms) > SKEW_MS
+
+
 class Freshness(Enum):
     """What the replay check says. Everything but FRESH drops the frame."""
 
@@ -64,7 +69,7 @@ class ReplayWindow:
             seen.request_id = None
 
     def _check(self, sender: int, nonce: int, request_id: int | None, now: Instant) -> Freshness:
-        if abs(nonce - now.unix_ms) > SKEW_MS:
+        if is_skewed(nonce, now):
             return Freshness.SKEWED
         nonces = self._nonces_of(sender, now)
         seen = nonces.get(nonce)

@@ -59,17 +59,38 @@ def has_relay_tags(payload: bytes) -> bool:
 def verify_entry(entry: bytes) -> Entry:
     """Take an entry apart and check the node's signature; WireError if it is no ANNOUNCE payload at all."""
     Announce.unpack(entry)
-    added = _added(entry)
-    start = min((at for _, at, _ in added), default=len(entry))
-    at = _extensions_at(entry)
-    payload = entry[:at] + _U32.pack(start - at - 4) + entry[at + 4 : start]
+    payload, values = _as_signed(entry)
     announce = Announce.unpack(payload)
-    values = {tag: value for tag, _, value in added}
     seen = int.from_bytes(values[RELAY_SEEN], "big") if RELAY_SEEN in values else None
     proof = values.get(ANNOUNCE_PROOF)
     if proof is None:
         return Entry(announce, seen, "the relay has no proof of it", None)
     return Entry(announce, seen, _flaw(announce, payload, proof), int.from_bytes(proof[16:24], "big"))
+
+
+def announcement_in(entry: bytes) -> Frame:
+    """Return the ANNOUNCE frame that an entry's proof is of, as its node signed it; whether it did is yet to be seen.
+
+    WireError for what is no ANNOUNCE payload, or has no proof.
+    """
+    Announce.unpack(entry)
+    payload, added = _as_signed(entry)
+    proof = added.get(ANNOUNCE_PROOF)
+    if proof is None:
+        raise WireError("an entry without a proof")
+    frame = Frame.unpack(proof[:HEADER_SIZE] + payload + proof[HEADER_SIZE:])
+    if frame.msg_type != MsgType.ANNOUNCE or frame.flags != FrameFlag.SIGNED:
+        raise WireError("the proof is not of a signed ANNOUNCE")
+    return frame
+
+
+def _as_signed(entry: bytes) -> tuple[bytes, dict[int, bytes]]:
+    """Return an entry's payload without the relay's TLVs, and those by tag."""
+    added = _added(entry)
+    start = min((at for _, at, _ in added), default=len(entry))
+    at = _extensions_at(entry)
+    payload = entry[:at] + _U32.pack(start - at - 4) + entry[at + 4 : start]
+    return payload, {tag: value for tag, _, value in added}
 
 
 def _added(entry: bytes) -> list[tuple[int, int, bytes]]:

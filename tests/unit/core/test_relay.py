@@ -50,6 +50,7 @@ def hear(it: Relay, *datagrams: bytes, moment=None, peer: UdpPeer = NODE) -> str
 def ask(it: Relay, moment=None, v2: bool = True, asker: UdpPeer = ASKER, **solicit: object) -> list[Entry]:
     """Ask with a good cookie; return all entries."""
     moment = moment or at()
+    it.datagrams_to_send(moment)  # whom it asks back is another matter (tests/hostile/test_discovery_crowding.py)
     it.receive(question(v2=v2, **solicit), asker, moment)
     frames = sent(it, moment)
     if frames[0].msg_type == MsgType.SOLICIT_RETRY:
@@ -158,8 +159,8 @@ def test_only_a_higher_sequence_is_news() -> None:
 def test_a_replay_long_after_is_refused_by_its_date() -> None:
     it = relay()
     _, first = announcing(ONE, at())
+    assert hear(it, *first, moment=at(1, clock_error=-32)) == "skewed"
     assert hear(it, *first, moment=at(31)) == "skewed"
-    assert hear(it, *first, moment=at(-31)) == "skewed"
 
 
 @pytest.mark.parametrize("spoil", ["signature", "payload", "sender", "unsigned", "another key"])
@@ -313,8 +314,8 @@ def test_forgeries_under_a_known_id_are_looked_at_so_often_only() -> None:
     it, elsewhere = relay(peers=pins(ONE)), UdpPeer("192.0.2.66", 5700)
     _, datagrams = announcing(ONE, at())
     forged = datagrams[0][:-1] + bytes([datagrams[0][-1] ^ 1])
-    said = [hear(it, forged, peer=elsewhere) for _ in range(201)]
-    assert said == ["forged"] * 200 + ["rate_limited"]
+    said = [hear(it, forged, peer=elsewhere) for _ in range(21)]
+    assert said == ["forged"] * 20 + ["rate_limited"]
     assert hear(it, *datagrams, peer=elsewhere) == "rate_limited"
     assert hear(it, *datagrams) == "accepted"  # of the node's own address nobody said anything wrong
     assert hear(it, *announcing(ONE, at(1))[1], peer=elsewhere, moment=at(1)) == "accepted"
