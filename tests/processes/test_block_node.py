@@ -62,7 +62,7 @@ def test_the_remedy_for_a_damaged_journal_leaves_nothing_bound_and_no_token_good
     journal, key = (node.directory / "state" / name for name in ("journal", "token.key"))
     journal.write_bytes(b"damaged " + journal.read_bytes())
     node.spawn()
-    assert node.process.wait(15) == 2
+    assert node.process.wait(60) == 2
     assert node.said().strip().splitlines()[-1].startswith(f"fabricbiosd: {journal}: damaged at byte 0: move it and")
     for moved in (journal, key):
         moved.rename(node.directory / moved.name)
@@ -71,7 +71,7 @@ def test_the_remedy_for_a_damaged_journal_leaves_nothing_bound_and_no_token_good
     async def again(client):
         with pytest.raises(InvalidToken):
             await client.lease_alloc(60, ResourceType.MEM, 4096, token=token)
-        for _ in range(100):
+        for _ in range(600):
             try:
                 async with client.lease_block(8 * MIB, ttl=60) as disk:
                     return await disk.read(0, MIB)
@@ -127,7 +127,7 @@ def test_a_start_that_fails_leaves_the_leases_to_the_next(node):
         at = node.flags.index("--metrics") + 1
         node.flags[at] = f"127.0.0.1:{taken.getsockname()[1]}"
         node.spawn()
-        assert node.process.wait(30) == 1
+        assert node.process.wait(60) == 1
         node.process.stdout.close()
         node.flags[at] = "127.0.0.1:0"
     node.start()
@@ -167,7 +167,7 @@ def test_a_truncated_file_fences_the_resource_and_says_so(node):
         os.truncate(node.directory / "disk.img", MIB)
         with pytest.raises(Fenced):
             await disk.close()
-        for _ in range(100):
+        for _ in range(600):
             (resource,) = [r for r in await client.inventory() if r.resource_type == ResourceType.BLOCK]
             if resource.flags & 1:
                 return

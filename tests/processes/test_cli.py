@@ -90,25 +90,31 @@ def test_watch_prints_each_event_as_a_document_until_interrupted(owner, lease):
     event = fits(json.loads(watching.stdout.readline()))
     assert (event["lease_id"], event["event"]) == (lease, "renewed")
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(20) == 130
+    assert watching.wait(60) == 130
     assert fits(json.loads(watching.stderr.read()))["error"] == "interrupted"
 
 
 def test_hold_renews_until_interrupted_and_frees(owner):
-    holding = owner.start("lease", "mem", "--size", "8k", "--ttl", "2s", "--hold", "--json")
-    held = fits(json.loads(holding.stdout.readline()))["lease_id"]
-    time.sleep(3)
-    assert held in {item["lease_id"] for item in owner.json("leases")["leases"]}
+    def ends() -> dict[str, int]:
+        return {item["lease_id"]: item["expires_at"] for item in owner.json("leases")["leases"]}
+
+    holding = owner.start("lease", "mem", "--size", "8k", "--ttl", "4s", "--hold", "--json")
+    made = fits(json.loads(holding.stdout.readline()))
+    held, first = made["lease_id"], made["expires_at"]
+    while time.time() < first + 1:
+        assert held in ends()
+        time.sleep(0.1)
+    assert ends()[held] > first
     holding.send_signal(signal.SIGINT)
-    assert holding.wait(10) == 130
-    assert held not in {item["lease_id"] for item in owner.json("leases")["leases"]}
+    assert holding.wait(60) == 130
+    assert held not in ends()
 
 
 def test_hold_frees_when_its_terminal_goes(owner):
     holding = owner.start("lease", "mem", "--size", "1M", "--ttl", "5m", "--hold", "--json")
     made = json.loads(holding.stdout.readline())
     holding.send_signal(signal.SIGHUP)
-    assert holding.wait(10) == 130
+    assert holding.wait(60) == 130
     assert made["lease_id"] not in str(owner.json("leases"))
 
 
@@ -119,14 +125,14 @@ def test_hold_goes_on_under_nohup(owner):
     holding.send_signal(signal.SIGHUP)
     assert made["lease_id"] in str(owner.json("leases"))
     holding.send_signal(signal.SIGTERM)
-    assert holding.wait(10) == 0
+    assert holding.wait(60) == 0
 
 
 def test_a_held_lease_that_is_taken_away_is_a_failure(owner):
     holding = owner.start("lease", "mem", "--size", "8k", "--ttl", "1m", "--hold", "--json")
     held = fits(json.loads(holding.stdout.readline()))["lease_id"]
     owner.json("revoke", held)
-    assert holding.wait(10) == 3
+    assert holding.wait(60) == 3
     assert fits(json.loads(holding.stderr.read()))["status"] == "LEASE_EXPIRED"
 
 
@@ -180,10 +186,10 @@ def test_an_offset_beyond_the_lease(owner, lease):
 def test_a_file_that_does_not_fit_is_refused_before_anything_is_written(owner, lease, tmp_path):
     (tmp_path / "big").write_bytes(b"x" * (MIB + 1))
     with (tmp_path / "big").open("rb") as big:
-        assert owner.start("write", lease, stdin=big).wait(20) == 2
+        assert owner.start("write", lease, stdin=big).wait(60) == 2
         assert owner.run("read", lease, "--length", "4").out == bytes(4)
         big.seek(MIB)  # as a shell script may have read some of it
-        assert owner.start("write", lease, stdin=big).wait(20) == 0
+        assert owner.start("write", lease, stdin=big).wait(60) == 0
     assert owner.run("read", lease, "--length", "4").out == b"x" + bytes(3)
 
 
@@ -307,7 +313,7 @@ def test_a_reader_that_has_had_enough(owner, lease, tmp_path):
 def test_an_output_that_is_full(owner):
     with open("/dev/full", "wb") as full:
         done = owner.start("status", stdout=full)
-    assert done.wait(20) == 1
+    assert done.wait(60) == 1
     assert done.stderr.read() == b"fabricbios: No space left on device\n"
 
 
@@ -375,16 +381,17 @@ def test_top_shows_rates_by_lease_and_path(owner, lease, top):
         ("fbmu", "quic", True),
     ]
     owner.run("write", lease, stdin=os.urandom(MIB))
-    for _ in range(10):
+    rates: list[tuple[float, float]] = []
+    for _ in range(60):  # looks; one may fall into the middle of the writing
         seen = fits(json.loads(looking.stdout.readline()))
         (mine,) = [item for item in seen["leases"] if item["lease_id"] == lease]
-        if mine["totals"]["bytes"]:
+        rates.append((mine["bytes_per_sec"], seen["planes"][0]["written_per_sec"]))
+        if mine["totals"]["bytes"] >= MIB:
             break
     assert mine["totals"]["bytes"] >= MIB, "what was sent again counts again"
-    assert mine["bytes_per_sec"] > MIB // 16
-    assert seen["planes"][0]["written_per_sec"] > MIB // 16
+    assert all(max(each) > 0 for each in zip(*rates, strict=True))
     looking.send_signal(signal.SIGINT)
-    assert looking.wait(20) == 130
+    assert looking.wait(60) == 130
 
 
 def test_top_for_people(owner, lease, node):

@@ -13,7 +13,7 @@ from fabricbios.daemon import control_client
 from fabricbios.model import Op
 from fabricbios.wire import Response
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def answer(node: NodeProcess, code: int, *words: str) -> dict:
     """Return the document that is printed; all come from one identity, which claimed the node."""
     where = ["-H", f"127.0.0.1:{node.port}", "--identity", str(node.directory / "me")]
     command = [sys.executable, "-m", "fabricbios.daemon", "control-client", words[0], *where, *words[1:]]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done
     assert done.stdout.count("\n") == 1
     return fits(json.loads(done.stdout))
@@ -56,7 +56,7 @@ def test_nobody_there_is_one_line_and_a_code_of_its_own():
         where = f"127.0.0.1:{taken.getsockname()[1]}"
     command = [sys.executable, "-m", "fabricbios.daemon", "control-client", "ping"]
     done = subprocess.run(
-        command, env=environment() | {"FABRICBIOS_NODE": where}, capture_output=True, text=True, timeout=30
+        command, env=environment() | {"FABRICBIOS_NODE": where}, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
     assert where.rpartition(":")[2] in done.stderr

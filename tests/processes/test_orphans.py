@@ -10,7 +10,7 @@ from node_rig import NodeProcess
 from fabricbios.errors import CapacityExceeded
 from fabricbios.transport import Identity
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 OWNER = Identity.generate()
 MIB = 1 << 20
 
@@ -26,7 +26,7 @@ def test_an_orphan_is_wiped_while_the_daemon_serves(tmp_path):
         await disk.detach()
 
     async def lease_all(client):
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             try:
                 async with client.lease_block(8 * MIB, ttl=30) as disk:

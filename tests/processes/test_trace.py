@@ -101,7 +101,7 @@ def test_the_command_is_one_document(node):
 
 def test_on_a_terminal_it_draws_while_it_looks(node):
     ours, theirs = pty.openpty()
-    command = [*COMMAND, "trace", "--runtime-dir", str(node.directory / "run"), "--duration", "1.5"]
+    command = [*COMMAND, "trace", "--runtime-dir", str(node.directory / "run"), "--duration", "4"]
     process = subprocess.Popen(command, env=environment() | {"TERM": "xterm"}, stdout=theirs, stderr=theirs)
     os.close(theirs)
     drawn = b""
@@ -109,7 +109,7 @@ def test_on_a_terminal_it_draws_while_it_looks(node):
         while more := os.read(ours, 4096):
             drawn += more
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     entered, left = drawn.index(b"\x1b[?1049h"), drawn.rindex(b"\x1b[?1049l")  # the terminal's other screen
     assert drawn[entered:left].count(b"nothing was asked") >= 2
     assert b"nothing was asked" in drawn[left:]

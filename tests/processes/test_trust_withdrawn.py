@@ -14,7 +14,7 @@ from fabricbios.errors import FabricError
 from fabricbios.model import Binding
 from fabricbios.transport import Identity, trustdir
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 LOST, KEPT = Identity.generate(), Identity.generate()
 
 
