@@ -17,9 +17,7 @@ from aioquic.quic import events
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
-    QuicProtocolVersion,
     encode_quic_retry,
-    encode_quic_version_negotiation,
     pull_quic_header,
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
@@ -32,11 +30,10 @@ from fabricbios.transport.datagrams import Address, Endpoint
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import DEFAULTS, Limits
 from fabricbios.transport.quic import ENGINE_FAULTS, ServerConnection, unix_now
+from fabricbios.transport.versions import SMALLEST_INITIAL, negotiation
 
 CID_LENGTH = 8
-SMALLEST_INITIAL = 1200  # RFC 9000, 14.1; nothing shorter opens a connection or draws an answer
 AT_ONCE = 16  # requests heard before any is answered, up to twice as many if fewer would be left
-VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
 
 
 class QuicServer:
@@ -146,16 +143,14 @@ class QuicServer:
 
     def _greet(self, data: bytes, address: Address, local: bytes, endpoint: Endpoint) -> Session | None:
         """Judge a datagram of no known connection; only an Initial with our own Retry token makes one."""
-        header = _parse_initial(data)
-        if header is None:
-            self.faults["junk"] += 1
-            return None
-        if header.version not in VERSIONS:
+        other_versions = negotiation(data)
+        if other_versions is not None:
             self.faults["version_negotiation"] += 1
-            answer = encode_quic_version_negotiation(
-                source_cid=header.destination_cid, destination_cid=header.source_cid, supported_versions=list(VERSIONS)
-            )
-            endpoint.send(answer, address, local)
+            endpoint.send(other_versions, address, local)
+            return None
+        header = _parse_initial(data)
+        if header is None or header.version is None:
+            self.faults["junk"] += 1
             return None
         if not header.token:
             self._send_retry(header.version, header, address, local, endpoint)
@@ -369,13 +364,13 @@ def _destination(data: bytes) -> bytes:
 
 
 def _parse_initial(data: bytes) -> QuicHeader | None:
-    """Return the header of what may open a connection: an Initial, or a long packet of a version to negotiate."""
+    """Return the header of what may open a connection, an Initial of a version we speak."""
     if len(data) < SMALLEST_INITIAL or not data[0] & 0x80:
         return None
     try:
         header = pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
     except ValueError:
         return None
-    if header.packet_type == QuicPacketType.VERSION_NEGOTIATION or len(header.destination_cid) < CID_LENGTH:
+    if header.packet_type != QuicPacketType.INITIAL or len(header.destination_cid) < CID_LENGTH:
         return None
-    return header if header.version not in VERSIONS or header.packet_type == QuicPacketType.INITIAL else None
+    return header
