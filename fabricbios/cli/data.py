@@ -43,13 +43,14 @@ def _bar(what: str, total: int | None) -> Iterator[Progress]:
 
 
 @contextlib.asynccontextmanager
-async def _attached(node: Node, text: str, binding: str) -> Any:
+async def _attached(node: Node, text: str, binding: str | None) -> Any:
     found = await find_lease(node, text)
     kind = (await kinds_by_resource(node)).get(found.resource_id)
     attach = {ResourceType.MEM: node.attach_memory, ResourceType.BLOCK: node.attach_block}.get(kind or ResourceType.CPU)
     if attach is None:
         raise Unsupported(f"reading a {kind.name.lower() if kind else 'foreign'} lease", "it holds no bytes to copy")
-    lease = attach(found.lease_id, 1, Binding[binding.upper()])  # a renewal to 1 s never shortens: it changes nothing
+    # a renewal to 1 s never shortens: it changes nothing
+    lease = attach(found.lease_id, 1, Binding[binding.upper()] if binding else None)
     await lease.open()
     try:
         yield lease
@@ -58,7 +59,8 @@ async def _attached(node: Node, text: str, binding: str) -> Any:
 
 
 def _options(command: Any) -> Any:
-    command = click.option("--binding", type=click.Choice(["udp", "quic"]), default="udp", show_default=True)(command)
+    help_ = "Insist on it; the lease's own by default."
+    command = click.option("--binding", type=click.Choice(["udp", "quic"]), help=help_)(command)
     command = click.option("--offset", type=Size(), default="0", show_default=True, metavar="SIZE")(command)
     return node_options(command)
 
@@ -68,7 +70,9 @@ def _options(command: Any) -> Any:
 @click.option("--length", type=Size(), metavar="SIZE", help="To the lease's end by default.")
 @_options
 @click.pass_context
-def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, binding: str, as_json: bool) -> None:
+def read(
+    ctx: click.Context, lease_id: str, length: int | None, offset: int, binding: str | None, as_json: bool
+) -> None:
     """Copy bytes of a lease to standard output."""
     if "stdout" in CLOSED:
         raise ConfigError("standard output is closed: redirect it to a file, or pipe it")
@@ -78,11 +82,11 @@ def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, bin
 
     async def work(node: Node) -> int:
         async with _attached(node, lease_id, binding) as lease:
-            total = lease.size - offset if length is None else length
+            total = max(0, lease.size - offset) if length is None else length
             _within(lease, offset, total)
             with _bar("reading", total) as progress:
                 for at in range(offset, offset + total, CHUNK):
-                    data = await lease.read(at, min(CHUNK, offset + total - at))
+                    data = await _bytes_of(lease, at, min(CHUNK, offset + total - at))
                     out.write(data)
                     progress(len(data))
             out.flush()
@@ -95,8 +99,12 @@ def read(ctx: click.Context, lease_id: str, length: int | None, offset: int, bin
 @click.argument("lease_id", metavar="ID")
 @_options
 @click.pass_context
-def write(ctx: click.Context, lease_id: str, offset: int, binding: str, as_json: bool) -> None:
-    """Copy standard input into a lease. A file that does not fit is refused; a pipe's first byte too many ends it."""
+def write(ctx: click.Context, lease_id: str, offset: int, binding: str | None, as_json: bool) -> None:
+    """Copy standard input into a lease. A file that does not fit is refused; a pipe's first byte too many ends it.
+
+    A block lease is written in whole blocks of 512 bytes: --offset is a multiple, and a last odd piece is
+    filled up with zeros.
+    """
     if "stdin" in CLOSED:
         raise ConfigError("standard input is closed: redirect it from a file, or pipe something into it")
     source = sys.stdin.buffer
@@ -104,6 +112,7 @@ def write(ctx: click.Context, lease_id: str, offset: int, binding: str, as_json:
     async def work(node: Node) -> int:
         async with _attached(node, lease_id, binding) as lease:
             total = _left_in(source)
+            _at_a_block(lease, offset)
             _within(lease, offset, -(-(total or 0) // lease.unit) * lease.unit)
             at = offset
             with _bar("writing", total) as progress, _said_how_far(lambda: at - offset):
@@ -143,11 +152,21 @@ def _chunk(source: BinaryIO, unit: int) -> bytes:
     return data + bytes(-len(data) % unit)
 
 
+async def _bytes_of(lease: DataLease, offset: int, length: int) -> memoryview:
+    """Return any bytes of a lease, cut out of the whole blocks that hold them."""
+    before = offset % lease.unit
+    data = await lease.read(offset - before, -(-(before + length) // lease.unit) * lease.unit)
+    return memoryview(data)[before : before + length]
+
+
 def _within(lease: DataLease, offset: int, length: int) -> None:
-    if offset < 0 or length < 0 or offset + length > lease.size:
+    if offset + length > lease.size:
         raise ConfigError(f"bytes {offset} to {offset + length} are beyond the lease's {lease.size}")
-    if offset % lease.unit or length % lease.unit:
-        raise ConfigError(f"a block lease is read and written in multiples of {lease.unit} bytes")
+
+
+def _at_a_block(lease: DataLease, offset: int) -> None:
+    if offset % lease.unit:
+        raise ConfigError(f"a block lease is written from a multiple of {lease.unit} bytes on; --offset is {offset}")
 
 
 def _report(what: str, count: int, as_json: bool, *, err: bool = False) -> None:

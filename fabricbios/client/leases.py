@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from fabricbios.client.datagram_io import DatagramIo
 from fabricbios.client.plane import FBBU, FBMU, Codec, Silent
-from fabricbios.client.reach import Bindings, Reach, read_bindings
+from fabricbios.client.reach import STREAMS, Bindings, Reach, read_bindings
 from fabricbios.client.stream_io import StreamIo
 from fabricbios.client.transfer import Progress
 from fabricbios.client.write_order import WriteOrder
@@ -47,7 +47,7 @@ _ENDS: dict[int, tuple[type[Refused], Status, str]] = {
 class Wish(NamedTuple):
     """What to ask for. `size` is in the unit of the kind's capacity (D4), times in seconds.
 
-    `lease_id` names a lease to attach to again instead (LEASE_ATTACH).
+    `lease_id` names a lease to attach to again instead (LEASE_ATTACH); a `binding` of None then takes what it has.
     """
 
     kind: ResourceType
@@ -87,16 +87,20 @@ class Lease:
         await self.close()
 
     async def open(self) -> Self:
-        """Allocate (or attach) and begin to renew. Raises Refused in its kinds, Disconnected, Unsupported."""
+        """Allocate (or attach) and begin to renew. Raises Refused in its kinds, Disconnected, Unsupported.
+
+        Where this fails or is interrupted, a lease allocated here is freed; one that was attached to lives on:
+        it was there before, and so is its data.
+        """
         answer = await (self.node.attach(self.wish.lease_id) if self.wish.lease_id else self.node.allocate(self.wish))
         self.lease_id, self.expires_at, self.bindings = answer.lease_id, answer.expires_at, answer.bindings
         self.node.leases[self.lease_id] = self
         try:
             await self._bound(answer)
+            await self._note_end(answer.expires_at)
         except BaseException:
-            await self.close()
+            await (self.detach() if self.wish.lease_id else self.close())
             raise
-        await self._note_end(answer.expires_at)
         self._renewer = asyncio.create_task(self._keep_renewing())
         return self
 
@@ -257,7 +261,6 @@ class DataLease(Lease):
 
     async def _bound(self, answer: LeaseAllocResult | LeaseAttachResult) -> None:
         found = read_bindings(answer.bindings, self.node.host)
-        assert self.wish.binding is not None, "a data lease names its binding"
         reach = self.reach = found.pick(self.wish.kind, self.wish.binding)
         self.size, self.dp_auth = reach.length, found.dp_auth
         self._io = self._open_io(found, reach)
@@ -265,7 +268,7 @@ class DataLease(Lease):
     def _open_io(self, found: Bindings, reach: Reach) -> DatagramIo | StreamIo:
         unit = self.unit
         limits = reach.max_read // unit * unit, reach.max_write // unit * unit
-        if self.wish.binding == Binding.QUIC:
+        if reach.transport in STREAMS:
             return StreamIo(self.node.link, Codec(self.plane, self.lease_id, None), *limits)
         tagger = Tagger(found.dp_auth, found.dp_key)
         return DatagramIo((reach.host, reach.port), Codec(self.plane, self.lease_id, tagger), *limits)

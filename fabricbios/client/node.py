@@ -206,11 +206,14 @@ class Node:
         """Any kind of lease; its `bindings` say how to use it."""
         return Lease(self, wish)
 
-    def attach_memory(self, lease_id: int, ttl: int, binding: Binding = Binding.UDP) -> MemoryLease:
-        """Take up a memory lease of ours again, after a crash (LEASE_ATTACH); the old key is dead at once."""
+    def attach_memory(self, lease_id: int, ttl: int, binding: Binding | None = None) -> MemoryLease:
+        """Take up a memory lease of ours again, after a crash (LEASE_ATTACH); the old key is dead at once.
+
+        It has the binding that it was allocated with; naming one only insists on it.
+        """
         return MemoryLease(self, Wish(ResourceType.MEM, 0, ttl, binding=binding, lease_id=lease_id))
 
-    def attach_block(self, lease_id: int, ttl: int, binding: Binding = Binding.UDP) -> BlockLease:
+    def attach_block(self, lease_id: int, ttl: int, binding: Binding | None = None) -> BlockLease:
         """As `attach_memory`, for block storage."""
         return BlockLease(self, Wish(ResourceType.BLOCK, 0, ttl, binding=binding, lease_id=lease_id))
 

@@ -16,6 +16,7 @@ _WANTED = {
     (ResourceType.BLOCK, Binding.UDP): Transport.FBBU_UDP,
     (ResourceType.BLOCK, Binding.QUIC): Transport.FBBU_QUIC,
 }
+STREAMS = frozenset({Transport.FBMU_QUIC, Transport.FBBU_QUIC})
 
 
 class Reach(NamedTuple):
@@ -37,13 +38,14 @@ class Bindings(NamedTuple):
     dp_auth: DpAuth
     generation: int
 
-    def pick(self, kind: ResourceType, binding: Binding) -> Reach:
-        """Return the first endpoint for this kind and binding. Raises Unsupported if the node named none."""
-        wanted = _WANTED.get((kind, binding))
+    def pick(self, kind: ResourceType, binding: Binding | None) -> Reach:
+        """Return the first endpoint for this kind and binding (None: any). Unsupported if the node named none."""
+        wanted = {transport for (of, over), transport in _WANTED.items() if of == kind and binding in (over, None)}
         for reach in self.reaches:
-            if reach.transport == wanted and reach.max_read and reach.max_write:
+            if reach.transport in wanted and reach.max_read and reach.max_write:
                 return reach
-        raise Unsupported(f"{kind.name} over {binding.name}", "the node's answer has no such ENDPOINT")
+        over_what = f" over {binding.name}" if binding is not None else ""
+        raise Unsupported(f"{kind.name}{over_what}", "the node's answer has no such ENDPOINT")
 
 
 def read_bindings(tlvs: Iterable[Any], fallback_host: str) -> Bindings:

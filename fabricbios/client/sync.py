@@ -179,11 +179,11 @@ class Node(Blocking[asynchronous.Node]):
         """Any kind of lease."""
         return Lease(self.inner.lease(wish), self.loop)
 
-    def attach_memory(self, lease_id: int, ttl: int, binding: Binding = Binding.UDP) -> DataLease[slow.MemoryLease]:
+    def attach_memory(self, lease_id: int, ttl: int, binding: Binding | None = None) -> DataLease[slow.MemoryLease]:
         """Take up a memory lease of ours again after a crash."""
         return DataLease(self.inner.attach_memory(lease_id, ttl, binding), self.loop)
 
-    def attach_block(self, lease_id: int, ttl: int, binding: Binding = Binding.UDP) -> DataLease[slow.BlockLease]:
+    def attach_block(self, lease_id: int, ttl: int, binding: Binding | None = None) -> DataLease[slow.BlockLease]:
         """As `attach_memory`, for block storage."""
         return DataLease(self.inner.attach_block(lease_id, ttl, binding), self.loop)
 
