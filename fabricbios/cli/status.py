@@ -39,8 +39,9 @@ async def _ask(node: Node) -> dict[str, Any]:
     return {
         **doc,
         "trusted": True,
-        "build": {key: value for key, value in build.items() if not key.startswith("path.")},
+        "build": {key: value for key, value in build.items() if not key.startswith(("path.", "store."))},
         "paths": {key.removeprefix("path."): value for key, value in build.items() if key.startswith("path.")},
+        "stores": {key.removeprefix("store."): value for key, value in build.items() if key.startswith("store.")},
         "resources": [_resource(r) for r in await node.inventory()],
         "leases": {"all": len(leases), "yours": sum(1 for lease in leases if lease.lease_id)},
         "thermal": {tlv.NAME: tlv[0] for tlv in await node.thermal() if isinstance(tlv, Tlv)},
@@ -68,6 +69,8 @@ def _show(doc: dict[str, Any]) -> None:
     click.echo("software  " + ", ".join(f"{key} {value}" for key, value in doc["build"].items()))
     for plane, how in doc["paths"].items():
         click.echo(f"{plane:9} {how}")
+    for how in doc["stores"].values():
+        click.echo(f"store     {how}")
     for name, value in doc["thermal"].items():
         if name.endswith("temp_milli_c"):
             click.echo(f"{name.split('_')[0]:9} {value / 1000:.1f} °C")

@@ -70,13 +70,16 @@ class Admission:
         self.offers: dict[int, Offer] = {o.resource.resource_id: o for o in offers}
         self._used: dict[int, int] = {}
         self._fenced: dict[int, int] = {}  # leases FENCED on a resource
+        self._lost: set[int] = set()  # resources whose hardware is gone
+        self._degraded: set[int] = set()  # and those whose hardware errs
         self._shares: dict[int, Share] = {}
 
     def used(self, resource_id: int) -> int:
         return self._used.get(resource_id, 0)
 
     def fenced(self, resource_id: int) -> bool:
-        return resource_id in self._fenced
+        """Say whether nobody is granted anything of it: a teardown failed there, or what it is made of is gone."""
+        return resource_id in self._fenced or resource_id in self._lost
 
     def share(self, holder: int) -> tuple[int, int]:
         """Return how many leases an identity holds, and how many bytes."""
@@ -110,6 +113,16 @@ class Admission:
         if not self._fenced[resource_id]:
             del self._fenced[resource_id]
 
+    def lose(self, resource_id: int) -> None:
+        self._lost.add(resource_id)
+
+    def regain(self, resource_id: int) -> None:
+        self._lost.discard(resource_id)
+
+    def degrade(self, resource_id: int, errs: bool) -> None:
+        """Flag a resource DEGRADED, or no more; it is granted all the same."""
+        (self._degraded.add if errs else self._degraded.discard)(resource_id)
+
     def summaries(self) -> tuple[ResourceSummary, ...]:
         """Return what ANNOUNCE and GET_INVENTORY say: a fenced resource has nothing available."""
         return tuple(map(self._summary, self.offers.values()))
@@ -119,6 +132,8 @@ class Admission:
         fenced = self.fenced(r.resource_id)
         free = 0 if fenced else max(0, r.capacity - self.used(r.resource_id))
         flags = ResourceFlags.FENCED if fenced else ResourceFlags(0)
+        if r.resource_id in self._degraded or r.resource_id in self._lost:
+            flags |= ResourceFlags.DEGRADED
         return ResourceSummary(r.resource_id, int(r.kind), int(flags), r.capacity, free)
 
     def admit(self, wish: Wish, limits: Limits) -> Granted:
@@ -155,6 +170,8 @@ class Admission:
 
     def _with_room(self, candidates: list[Offer], wanted: int | None) -> Offer:
         sound = [o for o in candidates if not self.fenced(o.resource.resource_id)]
+        if not sound and all(o.resource.resource_id in self._lost for o in candidates):
+            raise Refused.of(Status.RESOURCE_FENCED, "what it is made of is gone: nothing is granted until it is back")
         if not sound:
             raise Refused.of(Status.RESOURCE_FENCED, "teardown failed there: an admin must clear the fence")
         for offer in sound:

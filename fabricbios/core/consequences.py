@@ -31,6 +31,7 @@ _STATUS_OF = {
     errno.ENOSPC: Status.CAPACITY_EXCEEDED,
     errno.ENOMEM: Status.CAPACITY_EXCEEDED,
     errno.EBUSY: Status.RESOURCE_BUSY,
+    errno.ETIMEDOUT: Status.RESOURCE_BUSY,
 }
 
 
@@ -137,8 +138,10 @@ def _cleared(state: NodeState, lease: Lease, now: Instant) -> None:
     """FENCE_CLEAR is answered when the last fenced lease of the resource is gone."""
     ask, left = state.clearing.get(lease.spec.resource_id, (None, set[int]()))
     left.discard(lease.spec.lease_id)
-    if ask is not None and not left:
-        del state.clearing[lease.spec.resource_id]
+    if left or lease.spec.resource_id not in state.clearing:
+        return
+    del state.clearing[lease.spec.resource_id]
+    if ask is not None:
         state.outbox.answer(ask, b"", now)
 
 

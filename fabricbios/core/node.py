@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fabricbios.core import record, requests
+from fabricbios.core import overdue, record, requests
 from fabricbios.core.admission import Offer
 from fabricbios.core.audit import AuditEvent
 from fabricbios.core.consequences import follow
@@ -93,10 +93,12 @@ class Node:
 
     def next_deadline(self) -> int | None:
         """Return the CLOCK_BOOTTIME ns at which to call handle_timer; it may come early, never late."""
-        return self._state.leases.next_deadline()
+        deadlines = (self._state.leases.next_deadline(), overdue.next_deadline(self._state))
+        return min((at for at in deadlines if at is not None), default=None)
 
     def handle_timer(self, now: Instant) -> None:
         self._state.leases.follow_wall_clock(now)
+        overdue.answer(self._state, now)
         deadline = self._state.leases.next_deadline()
         if deadline is None or deadline > now.boot_ns:
             return
@@ -157,14 +159,18 @@ class Node:
 
     def lose(self, resource_id: int, now: Instant) -> None:
         """What an offer is made of is gone: end its leases, and grant none of it until `regain`. Call it once."""
-        self._state.admission.fence(resource_id)
+        self._state.admission.lose(resource_id)
         for lease in list(self._state.leases):
             if lease.spec.resource_id == resource_id and lease.state not in _OVER and not lease.ending:
                 follow(self._state, lease, lease.tear_down(Cause.REVOKED, now), now)
 
     def regain(self, resource_id: int) -> None:
         """It is back. Leases whose teardown failed meanwhile stay FENCED, and the resource with them."""
-        self._state.admission.unfence(resource_id)
+        self._state.admission.regain(resource_id)
+
+    def degrade(self, resource_id: int, errs: bool) -> None:
+        """What an offer is made of errs, or does no more: it is flagged DEGRADED, and leases go on."""
+        self._state.admission.degrade(resource_id, errs)
 
     # -- the end
 
@@ -207,6 +213,10 @@ class Node:
     def set_policy(self, policy: Policy) -> None:
         """From the next request on; what was granted stays."""
         self._state.policy = policy
+
+    def set_build_info(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Answer GET_BUILD_INFO with these from now on."""
+        self._state.setup = self._state.setup._replace(build_info=tuple(pairs))
 
     def pending_enrolments(self) -> dict[int, bytes]:
         """Return id -> public key of who asked to be enrolled and waits."""

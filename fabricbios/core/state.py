@@ -96,6 +96,14 @@ class Recording(NamedTuple):
     epoch: int = 0
 
 
+class Waiting(NamedTuple):
+    """An answer that a teardown owes (core.overdue): by then, of the lease or resource `key`."""
+
+    until_ns: int
+    key: int
+    ask: Ask
+
+
 class NodeState:
     """Parts, and no behaviour of their own beyond keeping them."""
 
@@ -112,7 +120,8 @@ class NodeState:
         self.askers: dict[int, list[Ask]] = {}  # by lease_id: who waits for its binding or its end
         self.records: deque[Record] = deque()  # the node's own, yet to be given out
         self.recording: dict[Record, Recording] = {}
-        self.clearing: dict[int, tuple[Ask, set[int]]] = {}  # FENCE_CLEAR by resource_id: leases still probed
+        self.clearing: dict[int, tuple[Ask | None, set[int]]] = {}  # FENCE_CLEAR by resource_id: leases still probed
+        self.waiting: deque[Waiting] = deque()  # who waits for a teardown, in order of their patience's end
         self.enrolments: dict[int, bytes] = {}  # node_id -> key, waiting for the admin
         self.approved: dict[int, bytes] = {}
         self.thermal: tuple[tuple[Any, ...], Instant] | None = None

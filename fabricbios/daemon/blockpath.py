@@ -5,6 +5,7 @@ Where XDP runs the slots are in its table (blockcheck.py), else in a board of th
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Sequence
 
@@ -13,16 +14,19 @@ from fabricbios.daemon.blockstores import BlockStores
 from fabricbios.daemon.memorypath import USER_SLOTS, counters_of
 from fabricbios.daemon.planesockets import listeners
 from fabricbios.daemon.serverwatch import ServerWatch
+from fabricbios.daemon.storelook import StoreLook
 from fabricbios.dataplane.block import BlockPlane
 from fabricbios.dataplane.fbbu import Sync
 from fabricbios.dataplane.server import ServerProcess
 from fabricbios.dataplane.shared import LeaseBoard
 from fabricbios.dataplane.slab import Slab
 from fabricbios.dataplane.slots import Plane, SlotCounters
+from fabricbios.dataplane.store_faults import Faults
 from fabricbios.dataplane.trace import Traced
 from fabricbios.hw.netdevice import mtu_of
 from fabricbios.model import Transport
 
+log = logging.getLogger("fabricbios.block")
 QUIESCE_SECONDS = 5.0  # a batch ends with an fdatasync, and a disk may take its time over that
 
 
@@ -55,7 +59,28 @@ class BlockPath:
         pool = self._stores.pool
         plane = BlockPlane(self._table, pool, reached, self._quiesce, sync=self._sync, mtu_of=mtu_of)
         self._watch.start()  # after the plane has looked at what a predecessor left open
+        self._plane = plane
         return plane
+
+    def looks(self) -> dict[int, StoreLook]:
+        """Return what the watch over the stores looks at, by resource id; call it once it is open."""
+        settings = self._stores.settings()
+        return {resource_id: self._look(resource_id, *settings[resource_id]) for resource_id in settings}
+
+    def _look(self, resource_id: int, path: str, _: int | None, force: bool) -> StoreLook:
+        pool, at = self._stores.pool, self._stores.pool.device_of(resource_id)
+
+        def faults() -> Faults:
+            return self._server.faults[at].read().plus(self._plane.faults[at].read())
+
+        return StoreLook(pool.backings[at], path, force, faults, lambda: pool.is_silent(at))
+
+    def refit(self, resource_id: int) -> None:
+        """Let the server process know that a store was let go or taken in."""
+        try:
+            self._server.refit(self._stores.pool.device_of(resource_id))
+        except OSError as error:
+            log.error("the FBBU server process does not take up a store: %s", error)
 
     def _quiesce(self) -> None:
         self._server.quiesce(QUIESCE_SECONDS)

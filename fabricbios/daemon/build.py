@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from fabricbios import __version__
+from fabricbios.daemon.storewatch import WELL, StoreState
 from fabricbios.errors import ConfigError
+from fabricbios.model import hex128
 
 CONTROLLER = "controller"  # beside the node's own identity; `fabricbios trust init-ca` makes it
 
@@ -20,8 +22,9 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def info(paths: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return GET_BUILD_INFO's pairs; `path.PLANE` says which path serves a data plane, and why."""
+def info(paths: Mapping[str, str], stores: Mapping[int, StoreState]) -> tuple[tuple[str, str], ...]:
+    """Return GET_BUILD_INFO's pairs; `path.PLANE` says which path serves a data plane, and why, `store.RESOURCE` what
+    is wrong with a store of block leases."""
     return (
         ("version", __version__),
         ("implementation", "fabricbios-linux"),
@@ -29,6 +32,7 @@ def info(paths: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         ("kernel", platform.release()),
         ("machine", platform.machine()),
         *((f"path.{plane}", how) for plane, how in paths.items()),
+        *((f"store.{hex128(rid)}", f"{s.state}: {s.why}") for rid, s in stores.items() if s.state != WELL),
     )
 
 

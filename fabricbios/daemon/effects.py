@@ -18,6 +18,7 @@ from fabricbios.model import Binding, ResourceType
 from fabricbios.ports import Adopter, DataPlane, Fencer, LeaseSpec
 
 THREADS = 64  # most of them sleep in one and the same wait (SharedWait)
+STORE_THREADS = 16  # for the effects of one store's leases
 IO_THREADS = 4  # of each lane
 QUICK_BYTES = 4 << 20  # memory that is zeroed in about a millisecond
 
@@ -37,6 +38,7 @@ class Effects:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="effect")
         # Lanes of their own: a slow teardown must not wait for I/O, nor a lane for others.
         self._io: dict[Hashable, ThreadPoolExecutor] = {}
+        self._stores: dict[int, ThreadPoolExecutor] = {}
         self._under_way: set[Future[None]] = set()
 
     def record(self, effects: Sequence[Record]) -> Result | OSError:
@@ -68,9 +70,17 @@ class Effects:
             self._io[lane] = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"io-{lane}")
         self._keep(self._io[lane].submit(work))
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Do a slow effect's work in a thread."""
-        self._keep(self._pool.submit(work))
+    def submit(self, effect: Effect, work: Callable[[], None]) -> None:
+        """Do a slow effect's work in a thread. A store that hangs, with however many leases, holds up its own alone."""
+        self._keep(self._pool_for(effect).submit(work))
+
+    def _pool_for(self, effect: Effect) -> ThreadPoolExecutor:
+        lease = effect.lease
+        if isinstance(effect, Record) or lease is None or lease.kind is not ResourceType.BLOCK:
+            return self._pool
+        if lease.resource_id not in self._stores:
+            self._stores[lease.resource_id] = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store-effect")
+        return self._stores[lease.resource_id]
 
     def _keep(self, future: Future[None]) -> None:
         self._under_way.add(future)
@@ -124,7 +134,7 @@ class Effects:
             raise OSError(errno.ENODEV, f"no driver for {lease.kind.name} over {lease.binding.name} now") from None
 
     def close(self) -> None:
-        for pool in (self._pool, *self._io.values()):
+        for pool in (self._pool, *self._io.values(), *self._stores.values()):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -113,7 +113,7 @@ class NodeLoop:
             return
         self._running += 1
         self._recording += isinstance(effect, Record)
-        self._effects.submit(lambda: self._done_in_thread(effect, self._carried_out(effect)))
+        self._effects.submit(effect, lambda: self._done_in_thread(effect, self._carried_out(effect)))
 
     def _carried_out(self, effect: Effect) -> Result | OSError:
         """Carry out an effect, in whatever thread; a driver's fault is a failure of its step, which core can end."""

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from fabricbios.daemon.storewatch import STATES
+from fabricbios.dataplane.store_faults import KINDS
 from fabricbios.model import LeaseState, ResourceType, hex128
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ class Measures:
         add("fabricbios_resource_capacity", "What is offered", labels, lambda: _resources(core, "capacity"))
         add("fabricbios_resource_available", "What of it is free", labels, lambda: _resources(core, "available"))
         add("fabricbios_fenced_resources", "Resources nobody gets until FENCE_CLEAR", ("kind",), lambda: _fenced(core))
+        add("fabricbios_store_state", "1 for how a store of block leases is", ("resource", "path", "state"),
+            lambda: _store_states(node))  # fmt: skip
+        add("fabricbios_store_errors_total", "I/O on a store that failed in our hands", ("resource", "path", "io"),
+            lambda: _store_errors(node))  # fmt: skip
         add("fabricbios_control_handshakes_total", "QUIC handshakes by how they ended", ("result",),
             lambda: {(name,): n for name, n in node.server.handshakes.items()})  # fmt: skip
         add("fabricbios_control_faults_total", "What else peers did to the QUIC endpoint", ("kind",),
@@ -97,6 +103,19 @@ def _fenced(core: Any) -> Labelled:
     fenced = Counter({ResourceType(r.resource_type).name.lower(): 0 for r in core.summaries()})
     fenced.update(ResourceType(r.resource_type).name.lower() for r in core.summaries() if r.flags & 1)
     return {(kind,): n for kind, n in fenced.items()}
+
+
+def _store_states(node: NodeService) -> Labelled:
+    found = node.stores.states().items()
+    return {(hex128(rid), store.path, state): store.state == state for rid, store in found for state in STATES}
+
+
+def _store_errors(node: NodeService) -> Labelled:
+    return {
+        (hex128(rid), store.path, io): getattr(store.faults, io)
+        for rid, store in node.stores.states().items()
+        for io in KINDS
+    }
 
 
 def _data(node: NodeService, what: str, with_path: bool) -> Labelled:

@@ -140,9 +140,12 @@ class NodeService:
         self._undo.push_async_callback(self._stop_leasing)
         self._take_back()
         self.loop.pump()
-        watch = StoreWatch(self.planes.stores, self.loop)
-        self._undo.callback(watch.stop)
-        watch.start()
+        self.stores = StoreWatch(self.planes.stores, self.loop, self.planes.refit, self._tell_build)
+        self._undo.callback(self.stores.stop)
+        self.stores.start()
+
+    def _tell_build(self) -> None:
+        self.node.set_build_info(build.info(self.planes.reasons(), self.stores.states()))
 
     def _setup(self) -> Setup:
         config = self._config
@@ -153,7 +156,7 @@ class NodeService:
             boot=build.boot_id(),
             started=now(),
             policy=config.policy,
-            build_info=build.info(self.planes.reasons()),
+            build_info=build.info(self.planes.reasons(), {}),
             controller_key=controller,
             controller_pubkey=build.public(controller),
             max_leases=self.planes.max_leases,

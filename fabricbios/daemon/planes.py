@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fabricbios.core.node import Offer
 from fabricbios.daemon.blockpath import BlockPath
@@ -14,12 +14,13 @@ from fabricbios.daemon.effects import Key
 from fabricbios.daemon.memorypath import MemoryPath, memory_path
 from fabricbios.daemon.nvmeofpath import nvmeof_plane
 from fabricbios.daemon.planesockets import bound_sockets
+from fabricbios.daemon.storelook import StoreLook
 from fabricbios.daemon.streamplanes import FBBU, FBMU, BlockStreams, MemoryStreams
 from fabricbios.daemon.tracing import TracedPath
 from fabricbios.dataplane.memory import MemoryPlane
 from fabricbios.dataplane.slab import PAGE
 from fabricbios.dataplane.slots import SlotCounters
-from fabricbios.hw.backing import GRANULE, Backing
+from fabricbios.hw.backing import GRANULE
 from fabricbios.model import BLOCK_SIZE, Binding, Resource, ResourceType, resource_id_of
 from fabricbios.ports import DataPlane
 
@@ -38,7 +39,8 @@ class Planes:
         self.by_key: dict[Key, DataPlane] = {}
         self.streams: dict[bytes, StreamPlane] = {}
         self.offers: list[Offer] = []
-        self.stores: Mapping[int, Backing] = {}
+        self.stores: Mapping[int, StoreLook] = {}
+        self.refit: Callable[[int], None] = lambda _: None  # tells the server of blocks that a store went or came
         self.max_leases = 0
         self.slow_steps: frozenset[str] = frozenset()  # whose undo must not run in the event loop
 
@@ -66,7 +68,6 @@ class Planes:
     def _open_stores(self) -> BlockStores:
         stores = BlockStores(self._config, self._node_id)
         self._undo.callback(lambda: None if self._busy or stores.pool.is_stuck else stores.close())
-        self.stores = stores.by_resource
         return stores
 
     def _open_memory(self, path: MemoryPath, plane: MemoryPlane) -> None:
@@ -79,6 +80,7 @@ class Planes:
     def _open_block(self, stores: BlockStores, path: BlockPath, controls: Sequence[tuple[str, int]]) -> None:
         self._paths["fbbu"] = path
         plane = path.open(controls)
+        self.stores, self.refit = path.looks(), path.refit
         self.streams[FBBU] = BlockStreams(plane)
         planes: dict[Binding, DataPlane] = dict.fromkeys(DATA_BINDINGS, plane)
         nvmeof = nvmeof_plane(self._config, stores)

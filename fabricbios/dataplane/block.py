@@ -18,6 +18,7 @@ from fabricbios.dataplane.endpoints import Listener, Place
 from fabricbios.dataplane.fbbu import LIMITS_BESIDE, Span, Sync
 from fabricbios.dataplane.planeslots import PlaneSlots
 from fabricbios.dataplane.slots import Extent, Plane, SlotState, SlotTable
+from fabricbios.dataplane.store_faults import faults_of, page_bytes
 from fabricbios.errors import LocalMisuse
 from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import BLOCK_SIZE, Binding, DpStatus, Perm, Transport
@@ -52,6 +53,9 @@ class BlockPlane:
         self._slots = PlaneSlots(Plane.FBBU, table, listeners, _TRANSPORTS, quiesce, mtu_of, clock)
         self._pool, self._sync = pool, sync
         self._writing = [threading.Lock() for _ in pool.backings]  # a write-back that failed is told to one flush alone
+        page = bytearray(page_bytes(len(pool.backings)))
+        self.faults = faults_of(page, len(pool.backings))
+        """What the stores answered this process with errors, by device number: QUIC's I/O."""
         self._forget_moved()
 
     def _forget_moved(self) -> None:
@@ -152,7 +156,7 @@ class BlockPlane:
             if status or region is None:
                 return status, b""
             data = bytearray(count * BLOCK_SIZE)
-            whole = _span(region).read(index * BLOCK_SIZE, memoryview(data))
+            whole = self._span(region).read(index * BLOCK_SIZE, memoryview(data))
             return (DpStatus.OK, bytes(data)) if whole else (DpStatus.INTERNAL, b"")
 
     def write(self, lease_id: int, index: int, data: bytes) -> DpStatus:
@@ -169,11 +173,15 @@ class BlockPlane:
                 return status
             with self._writing[region.device]:
                 status, _ = self._judge(lease_id, Perm.WRITE, index, len(data) // BLOCK_SIZE)  # it may be over by now
-                return status or self._store(_span(region), index, data)
+                return status or self._store(self._span(region), index, data)
 
     def _store(self, span: Span, index: int, data: bytes) -> DpStatus:
         done = span.is_whole() and span.write(index * BLOCK_SIZE, memoryview(data))
         return DpStatus.OK if done and (self._sync is Sync.NONE or span.flush()) else DpStatus.INTERNAL
+
+    def _span(self, region: Region) -> Span:
+        backing = region.backing
+        return Span(backing.data_fd, region.base, backing.size, backing.is_device, self.faults[region.device])
 
     def device_of(self, lease_id: int) -> int:
         """Return the number of the store that a lease lies on, -1 if it lies on none: what may hold up what."""
@@ -214,11 +222,6 @@ class BlockPlane:
         if lease.binding == Binding.UDP:
             out += [DpKey(lease.dp_key), DpAuthTlv(lease.dp_auth)]
         return out
-
-
-def _span(region: Region) -> Span:
-    backing = region.backing
-    return Span(backing.data_fd, region.base, backing.size, backing.is_device)
 
 
 def _limits(found: Sequence[Place]) -> tuple[int, int]:

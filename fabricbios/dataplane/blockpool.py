@@ -20,6 +20,7 @@ from fabricbios.errors import LocalMisuse
 from fabricbios.hw.backing import GRANULE, Backing, Wipe
 
 FIRST_WIPE_SECONDS = 4.0  # an asker waits for its lease meanwhile, and not for long
+PLACE_SECONDS = 8.0  # for all of it: he gives up after ten, and a lease that came later would be nobody's
 STORE_SECONDS, WIPE_STEP = 30.0, 128 << 20
 """A store may take so long over one step of wiping: 4 MB/s, less than any card or disk that works."""
 
@@ -61,6 +62,14 @@ class BlockPool:
         with self._lock:
             return self._extents[self._device[resource_id]].available
 
+    def device_of(self, resource_id: int) -> int:
+        """Return the device number of a resource. KeyError for one that is not of this pool."""
+        return self._device[resource_id]
+
+    def is_silent(self, device: int) -> bool:
+        """Say whether work on this store is overdue: nothing new is tried on it until it answers."""
+        return self._patience[device].is_at_an_end
+
     @property
     def is_stuck(self) -> bool:
         """Say whether a thread is inside a store that does not answer: the stores must not be closed under it."""
@@ -86,7 +95,7 @@ class BlockPool:
         if held:
             return region
         try:
-            self._bounded(region, lambda: self._make_ready(region))
+            self._bounded(region, lambda: self._make_ready(region), PLACE_SECONDS)
         except OSError:
             self._let_go(lease_id, region.device)
             raise
@@ -107,13 +116,13 @@ class BlockPool:
             return
         for base in range(region.base, region.base + region.length, WIPE_STEP):
             length = min(WIPE_STEP, region.base + region.length - base)
-            self._bounded(region, partial(region.backing.wipe, base, length, self._wipe))
+            self._bounded(region, partial(region.backing.wipe, base, length, self._wipe), STORE_SECONDS)
         if self._wipe == "none":
             self._note_clean(region, region.base)
         self._let_go(lease_id, region.device)
 
-    def _bounded(self, region: Region, work: Callable[[], None]) -> None:
-        self._patience[region.device].run(work, STORE_SECONDS)
+    def _bounded(self, region: Region, work: Callable[[], None], seconds: float) -> None:
+        self._patience[region.device].run(work, seconds)
 
     def _make_ready(self, region: Region) -> None:
         self._clean(region)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from fabricbios.dataplane import transfers
 from fabricbios.dataplane.leases import Lease
 from fabricbios.dataplane.slots import Extent, Plane
+from fabricbios.dataplane.store_faults import UNCOUNTED, StoreFaults
 from fabricbios.dataplane.tally import Tally
 from fabricbios.model import BLOCK_SIZE, DpStatus
 
@@ -41,25 +42,29 @@ class Sync(StrEnum):
 
 
 class Span(NamedTuple):
-    """Where a lease's blocks lie: from byte `base` of the file or device `fd`, which has `size` bytes or is broken."""
+    """Where a lease's blocks lie: from byte `base` of the file or device `fd`, which has `size` bytes or is broken.
+    `faults` is where the store's errors are counted."""
 
     fd: int
     base: int
     size: int
     is_device: bool
+    faults: StoreFaults = UNCOUNTED
 
     def read(self, offset: int, into: memoryview) -> bool:
         """Fill `into`; False where that is not possible any more (truncated, gone, EIO)."""
         try:
             return os.preadv(self.fd, [into], self.base + offset) == len(into)
-        except OSError:
+        except OSError as error:
+            self.faults.note("reads", error)
             return False
 
     def bytes_at(self, offset: int, length: int) -> bytes | None:
         """Return `length` bytes; None where that is not possible any more."""
         try:
             data = os.pread(self.fd, length, self.base + offset)
-        except OSError:
+        except OSError as error:
+            self.faults.note("reads", error)
             return None
         return data if len(data) == length else None
 
@@ -67,7 +72,8 @@ class Span(NamedTuple):
         """Store `data`; False where that is not possible any more."""
         try:
             return os.pwrite(self.fd, data, self.base + offset) == len(data)
-        except OSError:
+        except OSError as error:
+            self.faults.note("writes", error)
             return False
 
     def is_whole(self) -> bool:
@@ -78,7 +84,8 @@ class Span(NamedTuple):
         """Make what was written durable; False where it was not."""
         try:
             os.fdatasync(self.fd)
-        except OSError:
+        except OSError as error:
+            self.faults.note("flushes", error)
             return False
         return True
 
@@ -89,10 +96,14 @@ _NOWHERE = Span(-1, 0, 0, True)
 class Stores:
     """The files and devices that this server was handed, as (descriptor, bytes), opened anew: a failed write-back is
     told once to each open file description, and the daemon, which wipes through its own, must not hear of ours nor we
-    of its."""
+    of its. What cannot be opened, a disk that is gone, keeps its place, and nothing in it is read or written.
 
-    def __init__(self, inherited: Sequence[tuple[int, int]]) -> None:
-        self._fds = [os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC) for fd, _ in inherited]
+    `faults` has a record a store. A store's number of a descriptor stays while the store comes and goes.
+    """
+
+    def __init__(self, inherited: Sequence[tuple[int, int]], faults: Sequence[StoreFaults] = ()) -> None:
+        self._faults = faults or [UNCOUNTED] * len(inherited)
+        self._fds = [_opened(fd) for fd, _ in inherited]
         self._sizes = [size for _, size in inherited]
         self._is_device = [stat.S_ISBLK(os.fstat(fd).st_mode) for fd in self._fds]
 
@@ -104,11 +115,27 @@ class Stores:
         at = extent.device
         if at >= len(self._fds):
             return _NOWHERE
-        return Span(self._fds[at], extent.base, self._sizes[at], self._is_device[at])
+        return Span(self._fds[at], extent.base, self._sizes[at], self._is_device[at], self._faults[at])
+
+    def refit(self, at: int, inherited: int) -> None:
+        """Go on with another descriptor of the store with this number: it is gone, or back. Closes `inherited`."""
+        fd = _opened(inherited)
+        os.close(inherited)
+        os.dup2(fd, self._fds[at], inheritable=False)
+        os.close(fd)
+        self._is_device[at] = stat.S_ISBLK(os.fstat(self._fds[at]).st_mode)
 
     def close(self) -> None:
         for fd in self._fds:
             os.close(fd)
+
+
+def _opened(inherited: int) -> int:
+    """Open a descriptor anew; where that fails return one that refuses all I/O (O_PATH), as the inherited one does."""
+    try:
+        return os.open(f"/proc/self/fd/{inherited}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return os.open("/", os.O_PATH | os.O_CLOEXEC)
 
 
 class Fbbu(transfers.Transfers):

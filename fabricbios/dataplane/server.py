@@ -14,10 +14,11 @@ from collections.abc import Sequence
 
 from fabricbios.dataplane.counters import COUNTERS, read_counters
 from fabricbios.dataplane.fbbu import Sync
-from fabricbios.dataplane.serve import READY, ServeSpec
-from fabricbios.dataplane.shared import LeaseBoard, counter_page
+from fabricbios.dataplane.serve import READY, STORE, ServeSpec
+from fabricbios.dataplane.shared import LeaseBoard, Region, counter_page
 from fabricbios.dataplane.slab import Slab
 from fabricbios.dataplane.slots import Plane
+from fabricbios.dataplane.store_faults import faults_of, page_bytes
 from fabricbios.dataplane.trace_server import ServerTrace, trace_page
 from fabricbios.hw.syscalls import fence
 
@@ -42,6 +43,9 @@ class ServerProcess:
     ) -> None:
         self._plane, self._sockets, self._board, self._slabs, self._sync = plane, sockets, board, slabs, sync
         self._counters, self._trace = counter_page(), trace_page()
+        self._faults = Region.create("faults", page_bytes(len(slabs)))
+        self.faults = faults_of(self._faults.buffer, len(slabs))
+        """What FBBU's stores answered with errors, in the order of `slabs`."""
         self.trace = ServerTrace(self._trace.buffer)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -64,11 +68,11 @@ class ServerProcess:
         self._control, self.pidfd = ours, os.pidfd_open(self._process.pid)
 
     def _spec(self, control: int) -> ServeSpec:
-        regions = (self._board.slots, self._board.lookup, self._counters, self._trace)
-        slots, lookup, counters, trace = ((region.fd, region.size) for region in regions)
+        regions = (self._board.slots, self._board.lookup, self._counters, self._trace, self._faults)
+        slots, lookup, counters, trace, faults = ((region.fd, region.size) for region in regions)
         slabs = [(slab.fd, slab.size) for slab in self._slabs]
         sockets = [s.fileno() for s in self._sockets]
-        return ServeSpec(self._plane.name, control, sockets, slots, lookup, counters, trace, slabs, self._sync)
+        return ServeSpec(self._plane.name, control, sockets, slots, lookup, counters, trace, faults, slabs, self._sync)
 
     def _await_ready(self, seconds: float) -> None:
         assert self._control is not None
@@ -94,6 +98,18 @@ class ServerProcess:
         """Return what it counted, all its lives together (counters.read_counters)."""
         return read_counters(self._counters.buffer)
 
+    def refit(self, at: int) -> None:
+        """Hand the descriptor of store number `at` over once more: the store behind it is gone, or back.
+
+        A server that ends just now, or does not run, finds it when it is started. OSError(EAGAIN) where it has not
+        taken up the last ones: it is stuck in a store.
+        """
+        if self._control is None:
+            return
+        self._control.setblocking(False)
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._control, [STORE.pack(at)], [self._slabs[at].fd])
+
     def quiesce(self, seconds: float = QUIESCE_SECONDS) -> None:
         """Return when no question that was checked before this call is still being answered.
 
@@ -118,6 +134,7 @@ class ServerProcess:
         self.stop()
         self._counters.close()
         self._trace.close()
+        self._faults.close()
 
     def stop(self) -> None:
         """End it, by force if it must be; nothing happens if it does not run."""

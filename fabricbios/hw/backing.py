@@ -16,6 +16,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import stat
 import sys
@@ -24,7 +25,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
-from fabricbios.errors import ConfigError
+from fabricbios.errors import ConfigError, LocalMisuse
 from fabricbios.hw import block, loop, signatures
 from fabricbios.hw.sysfs import Sysfs
 
@@ -37,6 +38,7 @@ FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 0x01, 0x02, 0x
 DEVICES = Path("/dev")
 _NOT_OFFERED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL}
 _ZEROS = bytes(GRANULE)
+_PLACES = 3  # that are read to tell a bad sector from a lost store
 _FIRST_STEP, _STEP_SECONDS = 16 * GRANULE, 0.5
 PATIENCE, _PAUSE = 2.0, 0.02
 """Seconds to wait for whom a killed daemon left behind: its server holds the store until its last batch is through."""
@@ -53,6 +55,9 @@ class Backing:
 
     `data_fd` is the same store for who writes leased data: a write-back that failed is told once to each open file
     description, and neither may a wipe miss its own failure nor a holder's flush hear of the wipe's.
+
+    Both numbers stay its own while the store is gone (`let_go`) and when it is back (`take_in`): whoever still holds
+    them, a thread that wipes or a table of leases, meets EBADF or the same store, and never another file.
     """
 
     def __init__(self, fd: int, path: str, name: str, size: int, is_device: bool, identity: bytes) -> None:
@@ -60,13 +65,59 @@ class Backing:
         self.data_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         self.size, self.is_device, self.identity = size, is_device, identity
         self.overridden: tuple[str, ...] = ()
+        self.absence: OSError | None = None
+        """Why it is not open, None while it is."""
+
+    @classmethod
+    def absent(cls, path: str, name: str, size: int, is_device: bool, identity: bytes, why: OSError) -> Backing:
+        """Return what stands for a store that was taken before and is not there now."""
+        backing = cls.__new__(cls)
+        backing.fd, backing.data_fd = _nothing(), _nothing()
+        backing.path, backing.name, backing.size = path, name, size
+        backing.is_device, backing.identity, backing.overridden = is_device, identity, ()
+        backing.absence = why
+        return backing
+
+    def let_go(self, why: OSError) -> None:
+        """Open no more what is gone: a dead device keeps its name in /dev for as long as somebody has it open."""
+        self.absence = why
+        nothing = _nothing()
+        os.dup2(nothing, self.fd, inheritable=False)
+        os.dup2(nothing, self.data_fd, inheritable=False)
+        os.close(nothing)
+
+    def take_in(self, found: Backing) -> None:
+        """Go on with a store that is back, opened as `found`, which is closed. LocalMisuse where it is another one."""
+        if found.identity != self.identity or found.size < self.size:
+            raise LocalMisuse(f"{found.path} is not what was leased out of")
+        os.dup2(found.fd, self.fd, inheritable=False)
+        os.dup2(found.data_fd, self.data_fd, inheritable=False)
+        found.close()
+        self.path, self.absence = found.path, None
 
     def check(self) -> None:
         """Raise OSError where the device is gone or the file is shorter than what was leased out of it."""
+        if (why := self.absence) is not None:
+            raise OSError(why.errno, why.strerror, self.path)
         if _size_now(self.fd, self.is_device) < self.size:
             raise OSError(errno.ENXIO, "truncated, or the device is gone", self.path)
         if not self.is_device and os.fstat(self.fd).st_nlink == 0:
             raise OSError(errno.ENOENT, "the file was deleted", self.path)
+
+    def must_be_readable(self) -> None:
+        """Raise OSError where none of a few places, far from each other, can be read past the page cache: not a bad
+        sector, but a store that is lost. Blocks while it reads."""
+        last = self.size - GRANULE
+        failures = [error for base in (0, last // 2 // GRANULE * GRANULE, last) if (error := self._read_error(base))]
+        if len(failures) == _PLACES:
+            raise OSError(failures[0].errno, f"nothing can be read: {failures[0].strerror}", self.path)
+
+    def _read_error(self, base: int) -> OSError | None:
+        try:
+            _read_past_cache(self.fd, base)
+        except OSError as error:
+            return error
+        return None
 
     def reserve(self, base: int, length: int) -> None:
         """Make sure that a range of a sparse file can be written: OSError(ENOSPC) now rather than later."""
@@ -148,6 +199,28 @@ def open_backing(
         raise
     backing.overridden = (*users, *(f"{mark} signature" for mark in marks))
     return backing
+
+
+def _nothing() -> int:
+    """Return a descriptor that every read, write and ioctl refuses with EBADF (O_PATH, open(2))."""
+    return os.open("/", os.O_PATH | os.O_CLOEXEC)
+
+
+def _read_past_cache(fd: int, base: int) -> None:
+    """Read a page with O_DIRECT; where the file system has none (EINVAL), as it can. Raises OSError."""
+    page = mmap.mmap(-1, mmap.PAGESIZE)  # aligned, as O_DIRECT wants it
+    for flags in (os.O_DIRECT, 0):
+        try:
+            anew = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | flags)
+        except OSError as error:
+            if flags and error.errno == errno.EINVAL:
+                continue
+            raise
+        try:
+            os.preadv(anew, [page], base)
+            return
+        finally:
+            os.close(anew)
 
 
 def _refusal(path: str, why: str, remedy: str) -> str:

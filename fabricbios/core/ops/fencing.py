@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fabricbios.core import record
+from fabricbios.core import overdue, record
 from fabricbios.core.state import Ask, NodeState, Recording
 from fabricbios.core.token import Scope
 from fabricbios.errors import Refused
@@ -26,6 +26,7 @@ def clear(state: NodeState, ask: Ask, params: FenceClearParams, now: Instant) ->
     if resource_id in state.clearing:
         raise Refused.of(Status.RESOURCE_BUSY, "that fence is being cleared already")
     state.clearing[resource_id] = (ask.judged(), {lease.spec.lease_id for lease in fenced})
+    overdue.expect(state, resource_id, ask, now)
     for lease in fenced:
         lease.clear()
         state.leases.settle(lease)

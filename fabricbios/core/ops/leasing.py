@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain, islice
 from typing import Any
 
+from fabricbios.core import overdue
 from fabricbios.core.admission import Granted, Wish
 from fabricbios.core.affinity import Here, unmet
 from fabricbios.core.consequences import follow
@@ -164,7 +165,7 @@ def attach(state: NodeState, ask: Ask, params: LeaseAttachParams, now: Instant) 
 
 
 def free(state: NodeState, ask: Ask, params: LeaseFreeParams, now: Instant) -> None:
-    """End a lease; the answer comes when nothing of it is held any more."""
+    """End a lease; the answer comes when nothing of it is held any more, or says that this takes long."""
     lease = state.leases.get(params.lease_id)
     if lease is None:
         raise Refused.of(Status.RESOURCE_NOT_FOUND, "no such lease")
@@ -178,6 +179,7 @@ def free(state: NodeState, ask: Ask, params: LeaseFreeParams, now: Instant) -> N
 
 def _end(state: NodeState, lease: Lease, ask: Ask, cause: Cause, now: Instant) -> None:
     state.wait_for(lease.spec.lease_id, ask)
+    overdue.expect(state, lease.spec.lease_id, ask, now)
     follow(state, lease, lease.tear_down(cause, now), now)
 
 

@@ -107,7 +107,7 @@ class Held(Effects):
 
     held: list[Callable[[], None]]
 
-    def submit(self, work: Callable[[], None]) -> None:
+    def submit(self, effect: Effect, work: Callable[[], None]) -> None:
         self.held.append(work)
 
 
@@ -203,7 +203,7 @@ def test_a_thread_that_is_stuck_in_a_driver_is_known() -> None:
         entered.set()
         leave.wait()
 
-    effects.submit(work)
+    effects.submit(record(1, durable=True), work)
     entered.wait()
     effects.close()
     assert effects.stuck

@@ -13,7 +13,9 @@ import pytest
 
 from fabricbios.daemon import storewatch
 from fabricbios.daemon.effects import IO_THREADS, Effects
+from fabricbios.daemon.storelook import StoreLook
 from fabricbios.daemon.storewatch import StoreWatch
+from fabricbios.dataplane.store_faults import Faults
 from fabricbios.hw.backing import GRANULE, Backing, open_backing
 from fabricbios.hw.sysfs import Sysfs
 
@@ -31,6 +33,9 @@ class StubNode:
 
     def regain(self, resource_id: int) -> None:
         self.told.append(f"regained {resource_id}")
+
+    def degrade(self, resource_id: int, errs: bool) -> None:
+        self.told.append(f"{resource_id} {'errs' if errs else 'is well'}")
 
 
 class StubLoop:
@@ -56,13 +61,16 @@ class StubLoop:
 class Hung:
     """A store on a file system that does not answer until it is let go."""
 
-    path = "/hung"
+    path, absence = "/hung", None
 
     def __init__(self) -> None:
         self.go = threading.Event()
 
-    def check(self) -> None:
+    def look(self, is_suspect: bool) -> None:
         assert self.go.wait(20)
+
+    def faults(self) -> Faults:
+        return Faults()
 
 
 class ThreadedLoop(StubLoop):
@@ -88,15 +96,19 @@ def store(tmp_path: Path) -> Iterator[Backing]:
     backing.close()
 
 
+def looked(store: Backing) -> StoreLook:
+    return StoreLook(store, store.path)
+
+
 def watched(store: Backing, *looks: Callable[[StubLoop], None]) -> list[str]:
     """Look once before each of `looks` and once more; return what core was told."""
 
     async def work() -> list[str]:
         loop = StubLoop()
-        watch = StoreWatch({STORE: store}, loop)
+        watch = StoreWatch({STORE: looked(store)}, loop)
         for look in looks:
             look(loop)
-            watch.start()
+            watch._look_at_all()
             loop.finish()
         watch.stop()
         return loop.stub.told
@@ -125,7 +137,7 @@ def test_a_deleted_file_is_gone(store: Backing) -> None:
 def test_a_look_that_does_not_end_is_not_begun_again(store: Backing) -> None:
     async def work() -> None:
         loop = StubLoop()
-        watch = StoreWatch({STORE: store}, loop)
+        watch = StoreWatch({STORE: looked(store)}, loop)
         watch.start()
         watch.start()
         assert len(loop.waiting) == 1
@@ -141,7 +153,7 @@ def test_stores_that_do_not_answer_hide_no_other(store: Backing) -> None:
     async def work() -> list[str]:
         loop, hung = ThreadedLoop(), [Hung() for _ in range(IO_THREADS)]
         os.truncate(store.path, 0)
-        watch = StoreWatch(cast(Any, {**dict(enumerate(hung, 100)), STORE: store}), loop)
+        watch = StoreWatch(cast(Any, {**dict(enumerate(hung, 100)), STORE: looked(store)}), loop)
         watch.start()
         found = await asyncio.to_thread(loop.lost.wait, 10)
         for one in hung:
@@ -155,7 +167,7 @@ def test_stores_that_do_not_answer_hide_no_other(store: Backing) -> None:
 def test_what_is_found_after_the_stop_is_of_no_interest(store: Backing) -> None:
     async def work() -> list[str]:
         loop = StubLoop()
-        watch = StoreWatch({STORE: store}, loop)
+        watch = StoreWatch({STORE: looked(store)}, loop)
         watch.start()
         watch.stop()
         os.truncate(store.path, 0)
@@ -168,7 +180,7 @@ def test_what_is_found_after_the_stop_is_of_no_interest(store: Backing) -> None:
 def test_a_fault_of_ours_says_nothing_about_the_store(store: Backing) -> None:
     async def work() -> list[str]:
         loop = StubLoop()
-        watch = StoreWatch({STORE: store}, loop)
+        watch = StoreWatch({STORE: looked(store)}, loop)
         os.truncate(store.path, 0)
         watch.start()
         loop.finish(broken=True)
@@ -186,7 +198,7 @@ def test_it_looks_again_by_itself(store: Backing, monkeypatch: pytest.MonkeyPatc
 
     async def work() -> None:
         loop = StubLoop()
-        watch = StoreWatch({STORE: store}, loop)
+        watch = StoreWatch({STORE: looked(store)}, loop)
         watch.start()
         loop.finish()
         while not loop.waiting:

@@ -1,0 +1,90 @@
+"""One look at a store of block leases: is it there, whole and readable; and if it was gone, is it back.
+
+What comes back is known by its identity, never by its path alone. It is looked for at the path of the configuration, so
+that a name of /dev/disk/by-id finds a disk wherever it was plugged in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from fabricbios.daemon.blockstores import another, known_of
+from fabricbios.dataplane.store_faults import Faults
+from fabricbios.errors import ConfigError
+from fabricbios.hw.backing import Backing, open_backing
+from fabricbios.hw.sysfs import Sysfs
+
+
+class StoreLook:
+    """At `backing`, which is configured as `path`; `force` is block_force's word on it.
+
+    `faults` returns what was counted on it; `is_silent` says whether work on it is overdue.
+    """
+
+    def __init__(
+        self,
+        backing: Backing,
+        path: str,
+        force: bool = False,
+        faults: Callable[[], Faults] = Faults,
+        is_silent: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._backing, self.path, self._force = backing, path, force
+        self.faults, self.is_silent = faults, is_silent
+
+    @property
+    def absence(self) -> OSError | None:
+        """Return why it is not open, None while it is."""
+        return self._backing.absence
+
+    def look(self, is_suspect: bool) -> None:
+        """Raise OSError where it is gone, or is suspect and nothing of it can be read. Blocks.
+
+        What is gone for good is let go, what is back is taken in. A file that is still the one we have open, cut short
+        or deleted, is kept: it alone can become whole again.
+        """
+        store = self._backing
+        if store.absence is None:
+            try:
+                return _judge(store, is_suspect)
+            except OSError as error:
+                if not store.is_device and error.errno in (errno.ENXIO, errno.ENOENT):
+                    raise
+                store.let_go(error)
+        self._return(is_suspect)
+
+    def _return(self, is_suspect: bool) -> None:
+        """Take it in again, OSError where it is not there."""
+        found = self._found()
+        try:
+            known = known_of(self._backing)
+            if found.identity != known.identity:
+                raise another(self.path, known, found)
+            if found.size < known.size:
+                raise OSError(errno.ENXIO, f"{found.size} bytes, less than the {known.size} it had", self.path)
+            _judge(found, is_suspect)
+        except OSError as error:
+            found.close()
+            self._backing.absence = error
+            raise
+        self._backing.take_in(found)
+
+    def _found(self) -> Backing:
+        """Open what stands at the path, whatever it is."""
+        try:
+            os.stat(self.path)
+            return open_backing(Sysfs(), self.path, None, force=self._force, ours={self._backing.identity})
+        except ConfigError as error:
+            refused = OSError(errno.EBUSY, str(error))
+        except OSError as error:
+            refused = error
+        self._backing.absence = refused
+        raise refused
+
+
+def _judge(store: Backing, is_suspect: bool) -> None:
+    store.check()
+    if is_suspect:
+        store.must_be_readable()
