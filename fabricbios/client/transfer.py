@@ -10,24 +10,27 @@ Progress = Callable[[int, int], None]
 
 
 class Transfer:
-    """`memory` is the caller's buffer: filled by a read, sent by a write. `offset` is in bytes of the lease."""
+    """`memory` is the caller's buffer: filled by a read, sent by a write. `offset` is in bytes of the lease.
 
-    __slots__ = ("_cut", "_done", "_progress", "alive", "finished", "memory", "moved_at", "offset", "op", "piece_size")
+    `timeout` bounds the seconds without progress from when its first piece leaves.
+    """
 
-    def __init__(
-        self, op: int, offset: int, memory: memoryview, piece_size: int, now: float, progress: Progress | None
-    ) -> None:
-        self.op, self.offset, self.memory, self.piece_size = op, offset, memory, piece_size
+    __slots__ = ("_cut", "_done", "_progress", "alive", "finished", "memory", "moved_at", "offset", "op", "timeout")
+
+    def __init__(self, op: int, offset: int, memory: memoryview, timeout: float, progress: Progress | None) -> None:
+        self.op, self.offset, self.memory, self.timeout = op, offset, memory, timeout
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.alive = True
-        self.moved_at = now
+        self.moved_at = float("inf")
         self._cut = self._done = 0
         self._progress = progress
 
-    def next_piece(self) -> tuple[int, int] | None:
-        """Return (start, length) within `memory` of the next piece, None when all are out."""
+    def next_piece(self, most: int, now: float) -> tuple[int, int] | None:
+        """Return (start, length) within `memory` of the next piece of at most `most` bytes, None when all are out."""
         start = self._cut
-        length = min(self.piece_size, len(self.memory) - start)
+        if not start:
+            self.moved_at = now
+        length = min(most, len(self.memory) - start)
         self._cut += length
         return (start, length) if length else None
 
@@ -48,6 +51,11 @@ class Transfer:
         if self.alive:
             self.alive = False
             self.finished.set_exception(why)
+
+    @property
+    def late_at(self) -> float:
+        """When it fails unless another piece is answered before."""
+        return self.moved_at + self.timeout
 
     async def wait(self) -> None:
         """Wait for the end; when cancelled, nothing more of it is sent."""

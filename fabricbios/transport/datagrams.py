@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import socket
 import struct
@@ -21,6 +22,7 @@ _MAX_DATAGRAM = 65_536
 _MAPPED = "::ffff:"
 _IP_PKTINFO = 8  # linux/in.h; Python's socket has it only from 3.14 on
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2  # linux/in.h, linux/in6.h
 _PKTINFO4 = struct.Struct("=i4s4s")  # struct in_pktinfo: ifindex, spec_dst, addr
 _PKTINFO6 = struct.Struct("=16si")  # struct in6_pktinfo: addr, ifindex
 
@@ -46,13 +48,55 @@ def bind(host: str, port: int, receive_buffer: int) -> socket.socket:
     return sock
 
 
-def route_mtu(address: Address) -> int:
-    """Return the MTU of the route to an address as the kernel knows it now, 0 if it knows none."""
-    family, level = (socket.AF_INET6, socket.IPPROTO_IPV6) if ":" in address[0] else (socket.AF_INET, socket.IPPROTO_IP)
+def connect(address: Address, receive_buffer: int) -> socket.socket:
+    """Return a non-blocking UDP socket that talks to one numeric address alone, and hears of its ICMP errors.
+
+    What it sends is never cut into fragments: EMSGSIZE says that a datagram is too long for the route as the kernel
+    knows it. Raises OSError.
+    """
+    v6 = ":" in address[0]
+    level, option = (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER) if v6 else (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, kind)
     try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.connect(address)
-            return sock.getsockopt(level, _IPV6_MTU if family == socket.AF_INET6 else _IP_MTU)
+        sock.setsockopt(level, option, _PMTUDISC_DO)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def reconnected(sock: socket.socket, address: Address, receive_buffer: int) -> socket.socket | None:
+    """Return a new socket where the route to `address` leaves from another address of ours than `sock` does.
+
+    A socket keeps the address it had when it was connected, though this machine may have lost it since.
+    """
+    try:
+        made = connect(address, receive_buffer)
+    except OSError:
+        return None
+    if made.getsockname()[0] != sock.getsockname()[0]:
+        return made
+    made.close()
+    return None
+
+
+def path_mtu(sock: socket.socket) -> int:
+    """Return the MTU of a connected socket's route as the kernel knows it now, 0 if it knows none."""
+    v6 = sock.family == socket.AF_INET6
+    try:
+        return sock.getsockopt(*((socket.IPPROTO_IPV6, _IPV6_MTU) if v6 else (socket.IPPROTO_IP, _IP_MTU)))
+    except OSError:
+        return 0
+
+
+def route_mtu(address: Address) -> int:
+    """Return the MTU of the route to an address, as `path_mtu`."""
+    try:
+        with connect(address, 0) as sock:
+            return path_mtu(sock)
     except OSError:
         return 0
 
@@ -61,7 +105,7 @@ class Endpoint:
     """Calls `receive(data, address, local, self)` for each datagram and `batch_done()` after each batch.
 
     `local` is the address reached as a packed pktinfo for `send`, b"" where the socket is bound to one.
-    `refused` hears of ICMP errors, which only a connected socket gets.
+    `refused` hears of ICMP errors, which only a connected socket gets, and of a send that is too long for the route.
     """
 
     def __init__(
@@ -69,7 +113,7 @@ class Endpoint:
         sock: socket.socket,
         receive: Callable[[bytes, Address, bytes, Endpoint], None],
         batch_done: Callable[[], None],
-        refused: Callable[[ConnectionError], None] = lambda error: None,
+        refused: Callable[[OSError], None] = lambda error: None,
     ) -> None:
         self.sock = sock
         self.host, self.port = plain(sock.getsockname())
@@ -92,8 +136,10 @@ class Endpoint:
                 self.sock.sendmsg((data,), self._from(local), 0, address)
             else:
                 self.sock.sendto(data, address)
-        except OSError:
+        except OSError as error:
             self.dropped_sends += 1
+            if error.errno == errno.EMSGSIZE:
+                self._refused(error)
 
     def reached(self, local: bytes) -> tuple[str, int]:
         """Return the address behind a `local` given to `receive`."""
@@ -141,7 +187,9 @@ class Endpoint:
             else:
                 size, address = self.sock.recvfrom_into(self._buffer)
                 local = b""
-        except ConnectionError as error:
+        except BlockingIOError:
+            raise
+        except OSError as error:
             self._refused(error)
             return
         self._receive(bytes(self._view[:size]), address, local, self)

@@ -106,7 +106,7 @@ class Link:
         except ENGINE_FAULTS as error:
             self._end(Disconnected(f"{self.remote[0]} sent what QUIC cannot be: {error}"))
 
-    def _refused(self, error: ConnectionError) -> None:
+    def _refused(self, error: OSError) -> None:
         """ICMP says that nobody listens there. Once connected it may be forged, and the timers know better."""
         if not self._connected.done():
             self._end(Disconnected(f"{self.remote[0]} port {self.remote[1]}: {error.strerror}"))

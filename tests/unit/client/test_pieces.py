@@ -6,7 +6,16 @@ import ipaddress
 import pytest
 from quic_rig import run
 
-from fabricbios.client.pace import SHORTEST_WAIT, SMALLEST_WINDOW, Pace
+from fabricbios.client.datagram_size import FIRST_PAUSE, LONGEST_PAUSE, SMALLEST, DatagramSize
+from fabricbios.client.pace import (
+    FAR_WINDOW,
+    SHORTEST_OVERTAKEN,
+    SHORTEST_WAIT,
+    SMALLEST_REORDERED,
+    SMALLEST_WINDOW,
+    SMALLEST_WITHOUT_QUEUE,
+    Pace,
+)
 from fabricbios.client.reach import read_bindings
 from fabricbios.client.write_order import WriteOrder
 from fabricbios.errors import Unsupported
@@ -24,10 +33,87 @@ def test_the_window_halves_once_a_round_trip_and_grows_back() -> None:
     assert pace.window == 32
     for n in range(20):
         pace.lost(20.0 + n * 10)
-    assert pace.window == SMALLEST_WINDOW
+    assert pace.window == SMALLEST_WITHOUT_QUEUE
     for _ in range(64 * 64):
         pace.answered(0.001)
     assert pace.window == 64
+
+
+def test_where_a_queue_builds_up_the_window_becomes_smaller_still() -> None:
+    pace = Pace(64)
+    pace.answered(0.001)
+    for n in range(100):
+        pace.answered(0.3)
+        pace.lost(10.0 + n * 10)
+    assert pace.window == SMALLEST_WINDOW
+
+
+def test_what_was_only_slow_gives_the_window_back() -> None:
+    pace = Pace(64)
+    pace.answered(0.001)
+    pace.lost(10.0)
+    pace.late()
+    assert pace.window == 64
+    pace.lost(20.0)
+    pace.answered(0.001)
+    pace.reordered(30.0)
+    pace.late()
+    assert pace.window == SMALLEST_REORDERED
+
+
+def test_a_far_node_is_asked_more_at_once() -> None:
+    near, far = Pace(64), Pace(64)
+    for _ in range(400):
+        near.answered(0.001)
+        far.answered(0.1)
+    assert (near.window, far.window) == (64, FAR_WINDOW)
+
+
+def test_what_was_overtaken_is_missed_sooner_and_does_not_make_us_wait_longer() -> None:
+    pace = Pace(64)
+    for _ in range(50):
+        pace.answered(0.0001)
+    assert (pace.overtaken, pace.wait) == (SHORTEST_OVERTAKEN, SHORTEST_WAIT)
+    pace.lost(10.0, overtaken=True)
+    assert pace.wait == SHORTEST_WAIT
+    pace.lost(20.0)
+    assert pace.wait == 2 * SHORTEST_WAIT
+
+
+def test_long_datagrams_that_vanish_make_short_ones_and_are_tried_again_ever_more_rarely() -> None:
+    size = DatagramSize(1472)
+    for _ in range(3):
+        assert size.take(0.0) == 1472
+        size.lost(1472, 0.0)
+    assert size.take(0.1) == 1200
+    pause, now = FIRST_PAUSE, 0.0
+    while pause <= LONGEST_PAUSE:
+        now += pause
+        assert (size.take(now - 0.01), size.take(now), size.take(now)) == (1200, 1472, 1200)
+        size.lost(1472, now)
+        size.passed(1200)
+        pause *= 2
+    size.passed(1472)
+    assert size.take(now) == 1472
+
+
+def test_long_datagrams_of_which_some_arrive_stay_long() -> None:
+    size = DatagramSize(1472)
+    for _ in range(10):
+        size.lost(1472, 0.0)
+        size.lost(1472, 0.0)
+        size.passed(1472)
+        size.lost(900, 0.0)
+    assert size.take(0.0) == 1472
+
+
+def test_what_a_router_says_fits_holds_within_reason() -> None:
+    size = DatagramSize(1472)
+    size.told(1392)
+    size.told(1472)
+    assert size.take(0.0) == 1392
+    size.told(40)
+    assert size.take(0.0) == SMALLEST
 
 
 def test_waiting_follows_the_round_trip() -> None:
