@@ -78,9 +78,9 @@ class StreamIo:
     async def _ask(
         self, op: int, offset: int, length: int, data: bytes | memoryview, timeout: float
     ) -> bytes | memoryview:
-        deadline = asyncio.get_running_loop().time() + timeout
         async with self._gate:
             link = await self._link(timeout)
+            deadline = asyncio.get_running_loop().time() + timeout  # of this message: those before it took their own
             while True:
                 if asyncio.get_running_loop().time() > deadline:
                     raise TimedOut(f"the data plane has been busy for {timeout:g} s")
