@@ -219,7 +219,7 @@ class FakeTrust:
     def is_approved(self, node_id: int, public_key: bytes) -> bool:
         return self.approved.get(node_id) == public_key
 
-    def stands(self, node_id: int, certificate: bytes) -> bool:
+    def stands(self, node_id: int, certificate: bytes | None) -> bool:
         return node_id in self.ids
 
     def spend_approval(self, node_id: int) -> None:

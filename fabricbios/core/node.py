@@ -52,6 +52,7 @@ class Node:
         state = self._state
         state.fence.epoch = past.epoch
         state.tokens.revoked.update({t: until for t, until in past.revoked.items() if until > now.unix})
+        state.vouchers.restore(past.vouchers)
         for kept in past.leases.values():
             state.leases.add(Lease.restore(kept, state.setup.boot, now))
 
@@ -62,6 +63,7 @@ class Node:
             yield record.epoch_entry(state.fence.epoch)
         for token_id, until in state.tokens.revoked.items():
             yield record.revoked_entry(token_id, until)
+        yield from state.vouchers.entries()
         for lease in state.leases:
             kept = lease.kept()
             if kept is not None:
@@ -71,7 +73,7 @@ class Node:
 
     def connection_opened(self, peer: StreamPeer) -> None:
         """A handshake is complete: LEASE_EVENTs of the peer's leases go there from now on."""
-        self._state.outbox.opened(peer)
+        self._state.outbox.opened(peer, self._state.trust.stands(peer.node_id, peer.certificate))
 
     def connection_closed(self, connection: int) -> None:
         self._state.outbox.closed(connection)
@@ -146,6 +148,8 @@ class Node:
         return lease
 
     def _recorded(self, effect: Effect, error: OSError | None, now: Instant) -> None:
+        if self._state.vouchers.recorded(effect, failed=error is not None):
+            return
         if not isinstance(effect, Record) or effect not in self._state.recording:
             raise LocalMisuse(f"{effect} was not asked for")
         waiting = self._state.recording.pop(effect)

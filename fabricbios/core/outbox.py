@@ -45,6 +45,7 @@ class Outbox:
         self._waiting: list[tuple[bytes, Destination]] = []
         self._connections: dict[int, dict[int, None]] = {}  # node_id -> connections, in order of opening
         self._peers: dict[int, StreamPeer] = {}  # by connection
+        self._had_trust: set[int] = set()  # connections
         self._counts: dict[tuple[int, Status], int] = {}
         self._resets = 0
 
@@ -58,12 +59,15 @@ class Outbox:
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def opened(self, peer: StreamPeer) -> None:
+    def opened(self, peer: StreamPeer, trusted: bool = False) -> None:
         self._peers[peer.connection] = peer
+        if trusted:
+            self.trusts(peer.connection)
         self._connections.setdefault(peer.node_id, {})[peer.connection] = None
 
     def closed(self, connection: int) -> None:
         peer = self._peers.pop(connection, None)
+        self._had_trust.discard(connection)
         if peer is None:
             return
         theirs = self._connections[peer.node_id]
@@ -75,8 +79,18 @@ class Outbox:
         """Return who is connected, once a connection."""
         return list(self._peers.values())
 
+    def trusts(self, connection: int) -> None:
+        """Whoever is there is trusted now: it has something to lose."""
+        if connection in self._peers:
+            self._had_trust.add(connection)
+
+    def had_trust(self, connection: int) -> bool:
+        """Whether whoever is there was ever trusted, and was not told yet that this is over."""
+        return connection in self._had_trust
+
     def close(self, connection: int) -> None:
         """Have a connection closed, after what waits for it has been handed over."""
+        self._had_trust.discard(connection)
         self._waiting.append((b"", Close(connection)))
 
     def answer(self, ask: Any, result: bytes, now: Instant) -> None:

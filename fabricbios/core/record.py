@@ -13,6 +13,7 @@ An entry is a JSON object with `v` (1) and `rec`:
 | end     | id | after the last Undo |
 | epoch   | epoch | before SCHEDULER_FENCE_SET is answered |
 | revoked | token_id, until | before CAP_REVOKE is answered |
+| voucher | holder, certificate | before the lease of whom that certificate made trusted; empty for a pinned one |
 
 Ids are hex, because JSON's numbers end at 2**53. The dp_key is never written: an adopting data plane
 still has it, and LEASE_ATTACH makes a new one. What a kill must not lose the kernel has when a Record
@@ -56,6 +57,7 @@ class Past(NamedTuple):
     leases: Mapping[int, Kept]
     epoch: int = 0
     revoked: Mapping[int, int] = {}
+    vouchers: Mapping[int, bytes] = {}
 
 
 def lease_entry(kept: Kept) -> Entry:
@@ -82,10 +84,15 @@ def revoked_entry(token_id: int, until: int) -> Entry:
     return {"v": VERSION, "rec": "revoked", "token_id": hex128(token_id), "until": until}
 
 
+def voucher_entry(holder: int, certificate: bytes) -> Entry:
+    return {"v": VERSION, "rec": "voucher", "holder": hex128(holder), "certificate": certificate.hex()}
+
+
 def fold(entries: Iterable[Mapping[str, Any]]) -> Past:
     """Return what is left after all entries. LocalMisuse for what this version never wrote (fail closed)."""
     leases: dict[int, Kept] = {}
     revoked: dict[int, int] = {}
+    vouchers: dict[int, bytes] = {}
     epoch = 0
     for entry in entries:
         try:
@@ -95,11 +102,13 @@ def fold(entries: Iterable[Mapping[str, Any]]) -> Past:
                 epoch = int(entry["epoch"])
             elif entry["rec"] == "revoked":
                 revoked[int(entry["token_id"], 16)] = int(entry["until"])
+            elif entry["rec"] == "voucher":
+                vouchers[int(entry["holder"], 16)] = bytes.fromhex(entry["certificate"])
             else:
                 _fold_lease(leases, entry)
         except (KeyError, ValueError, TypeError, WireError) as e:
             raise LocalMisuse(f"journal entry that cannot be read ({e!r}): {dict(entry)!r}") from e
-    return Past(leases, epoch, revoked)
+    return Past(leases, epoch, revoked, vouchers)
 
 
 def _fold_lease(leases: dict[int, Kept], entry: Mapping[str, Any]) -> None:

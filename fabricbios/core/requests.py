@@ -80,6 +80,8 @@ def request_limit(state: NodeState, peer: StreamPeer, now: Instant) -> int:
 def serve(state: NodeState, data: bytes, peer: StreamPeer, now: Instant) -> None:
     """Answer one stream's bytes, now or later, or reset the stream."""
     trusted = state.trust.trusted(peer, now)
+    if trusted:
+        state.outbox.trusts(peer.connection)
     frame = _readable(data, peer, TRUSTED_LIMIT if trusted else UNTRUSTED_LIMIT)
     if frame is None:
         state.outbox.reset(peer)

@@ -46,8 +46,8 @@ class Trust(Protocol):
     def is_approved(self, node_id: int, public_key: bytes) -> bool:
         """Whether the admin's files approve this key to be enrolled."""
 
-    def stands(self, node_id: int, certificate: bytes) -> bool:
-        """Whether trust in an id that had it is still there; `certificate` is what it last showed, b"" if unknown."""
+    def stands(self, node_id: int, certificate: bytes | None) -> bool:
+        """Whether trust in an id that had it is still there; `certificate` is what it last showed, None if unknown."""
 
     def spend_approval(self, node_id: int) -> None:
         """The approval was used: it is gone from the admin's files before the answer leaves."""
@@ -113,12 +113,12 @@ class NodeState:
         self.admission = Admission(offers)
         self.leases = Leases(self.admission)
         self.fence = SchedulerFence()
-        self.vouchers = Vouchers(lambda holder: bool(self.leases.of(holder)))
+        self.records: deque[Record] = deque()  # the node's own, yet to be given out
+        self.vouchers = Vouchers(lambda holder: bool(self.leases.of(holder)), self.records)
         self.tokens = Tokens(setup.node_id, setup.token_key, self.fence)
         self.outbox = Outbox(setup.node_id)
         self.audit = Audit()
         self.askers: dict[int, list[Ask]] = {}  # by lease_id: who waits for its binding or its end
-        self.records: deque[Record] = deque()  # the node's own, yet to be given out
         self.recording: dict[Record, Recording] = {}
         self.clearing: dict[int, tuple[Ask | None, set[int]]] = {}  # FENCE_CLEAR by resource_id: leases still probed
         self.waiting: deque[Waiting] = deque()  # who waits for a teardown, in order of their patience's end

@@ -111,18 +111,19 @@ class TrustStore:
             return pinned == public_key
         return self.mode is not TrustMode.PINNED and self._certified(node_id, public_key, certificate, now)
 
-    def stands(self, node_id: int, certificate: bytes) -> bool:
+    def stands(self, node_id: int, certificate: bytes | None) -> bool:
         """Whether the admin still trusts an id that had trust, by what it showed last.
 
         Dates do not count: a certificate that ran out is no withdrawal, lets nothing new be asked, and leases end by
         themselves. While a file cannot be read nobody can tell whom it trusts, and what is ended does not come back.
-        An id of which nothing is known, because it came before this daemon's time, stands with all controllers.
+        None is an id of which nothing is known, because a journal of before vouchers were kept says nothing: it stands
+        with all controllers. Whoever showed no certificate had nothing but its pin.
         """
         if self._keys.broken or self.knows(node_id) is not None:
             return True
         if self.mode is TrustMode.PINNED:
             return False
-        if not certificate:
+        if certificate is None:
             return bool(self._keys.controllers) and not self._lost_controller
         return self._vouched_for(node_id, certificate) is not None
 

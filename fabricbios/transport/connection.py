@@ -60,7 +60,7 @@ class Session:
         self.started = self.active = now
         self.local = b""  # pktinfo of the latest datagram: answers leave from that address
         self.cids: set[bytes] = set()
-        self.opened = self.trusted = self.ended = False
+        self.opened = self.trusted = self.leaving = self.ended = False
         self.timer: asyncio.TimerHandle | None = None
         self._handler, self._limits, self._counts = handler, limits, counts
         self._key = PeerKey(b"", b"")
@@ -196,6 +196,11 @@ class Session:
         self._forget(stream)
         self._unanswered.discard(stream)
         self.quic.abandon(stream, code)
+
+    @property
+    def owes_events(self) -> bool:
+        """Whether events are on their way that the peer has not acknowledged."""
+        return self.opened and not self.ended and self.quic.pushes_open() > 0
 
     def push(self, data: bytes) -> bool:
         """Send `data` on a unidirectional stream of its own; False when too many await their acknowledgement."""

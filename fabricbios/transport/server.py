@@ -33,6 +33,7 @@ from fabricbios.transport.quic import ENGINE_FAULTS, ServerConnection, unix_now
 from fabricbios.transport.versions import SMALLEST_INITIAL, negotiation
 
 CID_LENGTH = 8
+LEAVING_SECONDS = 1.0  # what a peer that is to go has to say that it has its events
 AT_ONCE = 16  # requests heard before any is answered, up to twice as many if fewer would be left
 
 
@@ -121,10 +122,16 @@ class QuicServer:
         return session.push(data)
 
     def disconnect(self, connection: int) -> None:
-        """Close a connection, for a peer whose trust was withdrawn."""
+        """Close a connection, for a peer whose trust was withdrawn: once it has the events pushed to it, but soon."""
         session = self._sessions.get(connection)
-        if session is not None:
+        if session is None or session.leaving:
+            return
+        if not session.owes_events:
             self._drop(session)
+            return
+        session.leaving = True
+        self._touch(session)
+        self._loop.call_later(LEAVING_SECONDS, self._let_go, session, True)
 
     # -- datagrams in -----------------------------------------------------------------------
 
@@ -256,6 +263,7 @@ class QuicServer:
 
     def _speak(self, session: Session) -> None:
         self._account(session)
+        self._let_go(session)
         if not session.ended:
             self._transmit(session)
 
@@ -325,6 +333,11 @@ class QuicServer:
                 session.endpoint.send(data, address, session.local)
         self._half_open.pop(session.number, None)  # the caller counted why
         self._forget(session)
+
+    def _let_go(self, session: Session, late: bool = False) -> None:
+        """Drop who is to leave and has its events, or had the time for it."""
+        if session.leaving and not session.ended and (late or not session.owes_events):
+            self._drop(session)
 
     def _forget(self, session: Session) -> None:
         if session.ended:

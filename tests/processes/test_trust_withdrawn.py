@@ -10,8 +10,8 @@ from cli_rig import Cli
 from node_rig import NodeProcess
 
 from fabricbios.client import Node
-from fabricbios.errors import FabricError
-from fabricbios.model import Binding
+from fabricbios.errors import Disconnected, FabricError
+from fabricbios.model import Binding, LeaseEventKind
 from fabricbios.transport import Identity, trustdir
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,6 +37,15 @@ async def stranger(node: NodeProcess) -> AsyncIterator[Node]:
         await client.close()
 
 
+async def events_of(client: Node) -> set[int]:
+    """Return the leases that the node says it took back, before it closes the connection."""
+    revoked: set[int] = set()
+    with contextlib.suppress(Disconnected):
+        async for event in client.events():
+            revoked |= {event.lease_id} if event.event == LeaseEventKind.REVOKED else set()
+    return revoked
+
+
 async def withdraw(node: NodeProcess) -> None:
     """As an admin does: forget, then reload."""
     admin = Cli(node.directory / "admin", node.port)
@@ -56,7 +65,10 @@ def test_the_leases_and_the_connection_of_who_is_forgotten_end_and_others_do_not
             for lease in (*memory, disk, theirs):
                 await lease.open()
                 await lease.write(0, b"\xaa" * 512)
+            told = asyncio.create_task(events_of(lost))
+            await asyncio.sleep(0)
             await withdraw(node)
+            assert await told == {lease.lease_id for lease in (*memory, disk)}
             for lease in (*memory, disk):
                 with pytest.raises((FabricError, OSError)):
                     await lease.read(0, 512)
@@ -66,7 +78,7 @@ def test_the_leases_and_the_connection_of_who_is_forgotten_end_and_others_do_not
             assert len(await kept.list_active()) == 1
 
     asyncio.run(work())
-    assert "trust.withdrawn" in node.said()
+    assert f"peer={LOST.node_id:032x} 3 leases revoked, 1 connections closed" in node.said()
     assert b"\xaa" not in (node.directory / "disk.img").read_bytes()
     assert node.end() == 0
 

@@ -162,13 +162,20 @@ def test_trust_stands_while_its_pin_or_its_controller_does() -> None:
 
 def test_of_whom_nothing_is_known_stands_with_all_controllers() -> None:
     trust = store("certified", controllers=pins(CA, OWNER))
-    assert trust.stands(node_id(OTHER), b"")
+    assert trust.stands(node_id(OTHER), None)
     trust.reload(TrustedKeys(controllers=pins(CA, OWNER)))
+    assert trust.stands(node_id(OTHER), None)
+    trust.reload(TrustedKeys(controllers=pins(CA)))
+    assert not trust.stands(node_id(OTHER), None)
+    assert not store("certified").stands(node_id(OTHER), None)
+    assert not store("pinned", controllers=pins(CA)).stands(node_id(OTHER), certificate())
+
+
+def test_who_showed_no_certificate_stands_by_its_pin_alone() -> None:
+    trust = store("certified", controllers=pins(CA), peers=pins(OTHER))
     assert trust.stands(node_id(OTHER), b"")
     trust.reload(TrustedKeys(controllers=pins(CA)))
     assert not trust.stands(node_id(OTHER), b"")
-    assert not store("certified").stands(node_id(OTHER), b"")
-    assert not store("pinned", controllers=pins(CA)).stands(node_id(OTHER), certificate())
 
 
 def test_nothing_is_withdrawn_by_a_file_that_cannot_be_read() -> None:
@@ -183,15 +190,15 @@ def test_a_controller_that_went_while_a_file_was_broken_is_missed_once_it_is_men
     trust = store("certified", controllers=pins(CA, OWNER))
     for keys in (TrustedKeys(controllers=pins(CA), broken=broken), TrustedKeys(broken=broken)):
         trust.reload(keys)
-        assert trust.stands(node_id(OTHER), b"")
+        assert trust.stands(node_id(OTHER), None)
     trust.reload(TrustedKeys(controllers=pins(CA)))
-    assert not trust.stands(node_id(OTHER), b"")
+    assert not trust.stands(node_id(OTHER), None)
 
 
 def test_a_controller_whose_file_was_broken_for_a_while_has_lost_nobody() -> None:
     trust = store("certified", controllers=pins(CA, OWNER))
     trust.reload(TrustedKeys(controllers=pins(CA), broken=("owner.pem: junk",)))
     trust.reload(TrustedKeys(controllers=pins(CA, OWNER)))
-    assert trust.stands(node_id(OTHER), b"")
+    assert trust.stands(node_id(OTHER), None)
     trust.reload(TrustedKeys(controllers=pins(CA, OWNER)))
-    assert trust.stands(node_id(OTHER), b"")
+    assert trust.stands(node_id(OTHER), None)

@@ -55,6 +55,42 @@ def test_events_reach_the_peer_each_on_a_stream_of_its_own() -> None:
     run(body)
 
 
+def test_who_is_disconnected_gets_the_events_that_say_why() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            heard: list[bytes] = []
+            link.on_push = heard.append
+            await link.request(b"hello")
+            connection = rig.echo.opened[0].connection
+            for n in range(40):
+                assert rig.server.push(connection, b"event %d" % n)
+            rig.server.disconnect(connection)
+            rig.server.disconnect(connection)
+            await until(lambda: rig.echo.closed == [connection])
+            assert set(heard) == {b"event %d" % n for n in range(40)}
+
+    run(body)
+
+
+def test_who_is_disconnected_and_acknowledges_nothing_is_gone_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabricbios.transport.server.LEAVING_SECONDS", 0.05)
+
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            await link.request(b"hello")
+            connection = rig.echo.opened[0].connection
+            monkeypatch.setattr(rig.server._endpoints[0], "_receive", lambda *_: None)  # it hears nothing any more
+            rig.server.push(connection, b"event")
+            rig.server.disconnect(connection)
+            assert rig.echo.closed == []
+            await until(lambda: rig.echo.closed == [connection])
+            assert rig.server.connections == 0
+
+    run(body)
+
+
 def test_a_peer_that_does_not_take_its_events_loses_them() -> None:
     async def body() -> None:
         async with served() as rig:
