@@ -86,7 +86,7 @@ def plane(tmp_path: Path, disk: Frozen, monkeypatch: pytest.MonkeyPatch) -> Iter
 def until_answered(pool: BlockPool) -> None:
     for thread in threading.enumerate():
         if thread.name == "store":
-            thread.join(20)
+            thread.join(60)
     assert not pool.is_stuck
 
 

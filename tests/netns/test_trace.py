@@ -60,7 +60,7 @@ def program(pair: VethPair) -> int:
     return link["xdp"]["prog"]["id"]
 
 
-def becomes(pair: VethPair, number: int, seconds: float = 30) -> bool:
+def becomes(pair: VethPair, number: int, seconds: float = 60) -> bool:
     """Wait until the program with this id is on the interface."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -124,7 +124,7 @@ def test_the_command_shows_percentiles(lasting):
         with tracing(node, pair, "--duration", "3600", "--json") as traced:
             await read_often(lease)
             traced.send_signal(signal.SIGINT)
-            out, _ = traced.communicate(timeout=30)
+            out, _ = traced.communicate(timeout=60)
         assert traced.returncode == 130
         assert program(pair) == plain
         return fits(json.loads(out))
@@ -144,7 +144,7 @@ def test_one_lease_for_people(lasting):
             await one.write(0, b"x")
             await other.read(0, 8)
             traced.send_signal(signal.SIGINT)
-            return traced.communicate(timeout=30)[0]
+            return traced.communicate(timeout=60)[0]
 
     said = node.run(work)
     assert "fbmu write answered (xdp_generic): 1; p50 " in said
@@ -197,7 +197,7 @@ def test_a_daemon_that_is_killed_meanwhile_is_replaced_whole(brief):
     with tracing(node, pair, "--duration", "3600") as traced:
         on = program(pair)
         node.end(signal.SIGKILL)
-        assert traced.wait(30) == 4
+        assert traced.wait(60) == 4
         assert program(pair) == on
         node.inside.do(lease.read(0, 64))  # it serves on
     node.start()

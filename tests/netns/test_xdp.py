@@ -49,7 +49,7 @@ class Node:
 
     def end(self, word: str) -> dict[str, Any]:
         """Stop or release; return the counters by path."""
-        out, _ = self.process.communicate(word + "\n", timeout=30)
+        out, _ = self.process.communicate(word + "\n", timeout=60)
         assert self.process.returncode == 0
         told: dict[str, Any] = json.loads(out)
         return told
@@ -108,7 +108,7 @@ def client(inside: Inside, address: str) -> socket.socket:
 
     async def make() -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-        sock.settimeout(2)
+        sock.settimeout(30)
         sock.connect((address, PORT))
         return sock
 
@@ -127,7 +127,7 @@ def silent(sock: socket.socket, datagram: bytes) -> bool:
     except TimeoutError:
         return True
     finally:
-        sock.settimeout(2)
+        sock.settimeout(30)
     return False
 
 
@@ -201,7 +201,7 @@ def test_a_question_over_loopback_has_the_same_window(start: Callable[..., Node]
 
 
 def test_reads_go_on_and_leases_end_while_the_daemon_is_dead(start: Callable[..., Node], here: Inside) -> None:
-    first = start("native", seconds=4)
+    first = start("native", seconds=8)
     sock, how = client(here, VethPair.V4 + "1"), {"lease_id": lease_id(DpAuth.BLAKE2S_FULL)}
     assert ask(sock, write(0, b"before", 1, **how))[56] == 0
     first.kill()
@@ -284,7 +284,7 @@ def test_nothing_else_is_touched(start: Callable[..., Node], here: Inside) -> No
     async def ping() -> int:
         command = ("ping", "-c1", "-W2", VethPair.V4 + "1")
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        sock.settimeout(2)
+        sock.settimeout(30)
         body = struct.pack(">BBHHH", 8, 0, 0, 1, 1)
         total = sum(struct.unpack(">4H", body))
         sock.sendto(body[:2] + struct.pack(">H", ~total & 0xFFFF) + body[4:], (command[-1], 0))
