@@ -53,6 +53,7 @@ class StoreLook:
                 if not store.is_device and error.errno in (errno.ENXIO, errno.ENOENT):
                     raise
                 store.let_go(error)
+                raise  # the server process has it open still; the next look is for what is back
         self._return(is_suspect)
 
     def _return(self, is_suspect: bool) -> None:
@@ -62,6 +63,9 @@ class StoreLook:
             known = known_of(self._backing)
             if found.identity != known.identity:
                 raise another(self.path, known, found)
+            if not found.is_known_anywhere:
+                why = "what stands here has no serial number or WWID, and may be another disk: restart to lease it"
+                raise OSError(errno.ENODEV, why, self.path)
             if found.size < known.size:
                 raise OSError(errno.ENXIO, f"{found.size} bytes, less than the {known.size} it had", self.path)
             _judge(found, is_suspect)

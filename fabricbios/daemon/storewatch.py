@@ -153,8 +153,10 @@ class StoreWatch:
         self._lost[resource_id] = why
         if was == why:
             return
-        log.error("a store is gone, and its leases with it: %s; %s", why, REMEDY)
-        if was is None:
+        if was is not None:
+            log.error("that store is not back: %s", why)
+        else:
+            log.error("a store is gone, and its leases with it: %s; %s", why, REMEDY)
             self._refit(resource_id)
             self._loop.pump(lambda: self._loop.node.lose(resource_id, now()))
         self._changed()

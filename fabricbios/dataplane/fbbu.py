@@ -96,14 +96,16 @@ _NOWHERE = Span(-1, 0, 0, True)
 class Stores:
     """The files and devices that this server was handed, as (descriptor, bytes), opened anew: a failed write-back is
     told once to each open file description, and the daemon, which wipes through its own, must not hear of ours nor we
-    of its. What cannot be opened, a disk that is gone, keeps its place, and nothing in it is read or written.
+    of its. The inherited ones are kept: they keep others out until our last batch is through (O_EXCL, flock). What cannot
+    be opened, a disk that is gone, keeps its place, and nothing in it is read or written.
 
     `faults` has a record a store. A store's number of a descriptor stays while the store comes and goes.
     """
 
     def __init__(self, inherited: Sequence[tuple[int, int]], faults: Sequence[StoreFaults] = ()) -> None:
         self._faults = faults or [UNCOUNTED] * len(inherited)
-        self._fds = [_opened(fd) for fd, _ in inherited]
+        self._inherited = [fd for fd, _ in inherited]
+        self._fds = [_opened(fd) for fd in self._inherited]
         self._sizes = [size for _, size in inherited]
         self._is_device = [stat.S_ISBLK(os.fstat(fd).st_mode) for fd in self._fds]
 
@@ -119,8 +121,9 @@ class Stores:
 
     def refit(self, at: int, inherited: int) -> None:
         """Go on with another descriptor of the store with this number: it is gone, or back. Closes `inherited`."""
-        fd = _opened(inherited)
+        os.dup2(inherited, self._inherited[at], inheritable=False)
         os.close(inherited)
+        fd = _opened(self._inherited[at])
         os.dup2(fd, self._fds[at], inheritable=False)
         os.close(fd)
         self._is_device[at] = stat.S_ISBLK(os.fstat(self._fds[at]).st_mode)

@@ -104,6 +104,11 @@ class Backing:
         if not self.is_device and os.fstat(self.fd).st_nlink == 0:
             raise OSError(errno.ENOENT, "the file was deleted", self.path)
 
+    @property
+    def is_known_anywhere(self) -> bool:
+        """Say whether it carries its identity itself; a disk without serial or WWID is known by its slot alone."""
+        return not self.is_device or bool(block.own_name(Sysfs(), _kernel_name(Sysfs(), os.fstat(self.fd).st_rdev)))
+
     def must_be_readable(self) -> None:
         """Raise OSError where none of a few places, far from each other, can be read past the page cache: not a bad
         sector, but a store that is lost. Blocks while it reads."""

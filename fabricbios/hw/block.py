@@ -153,19 +153,24 @@ def unescape(text: str) -> str:
 def stable_name(fs: Sysfs, kernel_name: str) -> tuple[str, bool]:
     """Return a name that is the same after a reboot, and whether it really is."""
     disk = _disk_of(fs, kernel_name)
+    name = own_name(fs, kernel_name) or _bus_path(fs, disk)
+    number = fs.positive(f"{BLOCK}/{kernel_name}/partition") if disk != kernel_name else None
+    suffix = f"-part{number}" if number else ""
+    return (name or disk) + suffix, bool(name)
+
+
+def own_name(fs: Sysfs, kernel_name: str) -> str:
+    """Return the name that a disk itself carries, wherever it is plugged in: WWID, uuid, serial; "" if none."""
+    disk = _disk_of(fs, kernel_name)
     at = f"{BLOCK}/{disk}"
     serial, model = _serial(fs, disk), fs.text(f"{at}/device/model")
-    name = (
+    return (
         _wwid(fs, disk)
         or fs.text(f"{at}/dm/uuid")
         or fs.text(f"{at}/md/uuid")
         or fs.text(f"{at}/loop/backing_file")
         or (f"{'_'.join(model.split())}_{serial}" if serial and model else serial)
-        or _bus_path(fs, disk)
     )
-    number = fs.positive(f"{BLOCK}/{kernel_name}/partition") if disk != kernel_name else None
-    suffix = f"-part{number}" if number else ""
-    return (name or disk) + suffix, bool(name)
 
 
 def exclusive_open_fails(path: str | os.PathLike[str]) -> bool:
