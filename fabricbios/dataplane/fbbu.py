@@ -96,8 +96,8 @@ _NOWHERE = Span(-1, 0, 0, True)
 class Stores:
     """The files and devices that this server was handed, as (descriptor, bytes), opened anew: a failed write-back is
     told once to each open file description, and the daemon, which wipes through its own, must not hear of ours nor we
-    of its. The inherited ones are kept: they keep others out until our last batch is through (O_EXCL, flock). What cannot
-    be opened, a disk that is gone, keeps its place, and nothing in it is read or written.
+    of its. The inherited ones are kept: they keep others out until our last batch is through (O_EXCL, flock). What
+    cannot be opened, a disk that is gone, keeps its place, and nothing in it is read or written.
 
     `faults` has a record a store. A store's number of a descriptor stays while the store comes and goes.
     """
