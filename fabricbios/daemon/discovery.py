@@ -28,6 +28,7 @@ from fabricbios.wire.discovery import WithdrawReason
 SEQUENCE_FILE = "announce.sequence"
 RESOLVE_AGAIN = 60.0
 GOODBYE_TIMEOUT = 2.0
+FIRST_TIMEOUT = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +67,7 @@ class DiscoveryService:
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._storing: asyncio.Task[None] | None = None  # the last sequence's way to the disk
         self._closing = False
         self._targets: tuple[UdpPeer, ...] = ()
         self._afar: tuple[UdpPeer, ...] = ()  # who asked us from elsewhere while we knew no address but loopback
@@ -81,7 +83,11 @@ class DiscoveryService:
         return self._core.counts
 
     async def start(self) -> None:
-        """Bind, join, announce. AlreadyRunning: the port is taken. ConfigError: no such address or interface here."""
+        """Bind, join, announce. AlreadyRunning: the port is taken. ConfigError: no such address or interface here.
+
+        A node answers SOLICIT with what it announces, so it is ready once the first sequence is stored; a disk that
+        takes longer than FIRST_TIMEOUT holds nobody up.
+        """
         try:
             await self._sockets.open(self._bind, self._port, self._ifaces)
         except BaseException:
@@ -91,6 +97,8 @@ class DiscoveryService:
             await self._resolve(self._core)
             self._spawn(self._keep_resolving(self._core))
         self.wake()
+        if self._storing is not None:
+            await asyncio.wait({self._storing}, timeout=FIRST_TIMEOUT)
 
     async def stop(self, reason: WithdrawReason = WithdrawReason.GRACEFUL_SHUTDOWN) -> None:
         """Say WITHDRAW if this is a node, let it out, close everything. Safe to call twice."""
@@ -121,7 +129,7 @@ class DiscoveryService:
     def _follow_up(self) -> None:
         """Carry out, send and schedule what the core wants now."""
         while (effect := self._core.next_effect()) is not None:
-            self._spawn(self._carry_out(effect))
+            self._storing = self._spawn(self._carry_out(effect))
         self._sockets.send(self._core.datagrams_to_send(now()))
         self._schedule(self._core.next_deadline())
 
@@ -135,10 +143,11 @@ class DiscoveryService:
             delay = max(0.0, (deadline - now().boot_ns) / NS)
             self._timer = asyncio.get_running_loop().call_later(delay, self.wake)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _carry_out(self, effect: StoreSequence) -> None:
         core = self._core

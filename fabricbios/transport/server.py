@@ -292,10 +292,13 @@ class QuicServer:
         session.cids.add(cid)
 
     def _transmit(self, session: Session) -> None:
+        self._send_all(session)
+        self._arm(session)
+
+    def _send_all(self, session: Session) -> None:
         quic, endpoint, local = session.quic, session.endpoint, session.local
         for data, address in quic.datagrams_to_send(self._loop.time()):
             endpoint.send(data, address, local)
-        self._arm(session)
 
     def _arm(self, session: Session) -> None:
         """Keep a timer that is early enough: one that fires too soon looks again, which is cheaper than re-arming."""
@@ -326,11 +329,14 @@ class QuicServer:
             self._loop.call_soon(self._flush)
 
     def _drop(self, session: Session, tell: bool = True) -> None:
-        """Close at once and forget, without aioquic's closing period: a late packet then counts as junk."""
+        """Close at once and forget, without aioquic's closing period: a late packet then counts as junk.
+
+        What was said before leaves before: close() would silence it, and with it the news that a lease is revoked.
+        """
         if tell and session.quic.closed_with is None and session.quic.can_speak:
+            self._send_all(session)
             session.quic.close()
-            for data, address in session.quic.datagrams_to_send(self._loop.time()):
-                session.endpoint.send(data, address, session.local)
+            self._send_all(session)
         self._half_open.pop(session.number, None)  # the caller counted why
         self._forget(session)
 

@@ -261,7 +261,7 @@ def test_sigterm_leaves_nothing_behind(tofu, ear):
         held = [codec.read_grant(peer.done(codec.ALLOC, alloc(300, 60, MEM, 1 << 16), token)) for _ in range(5)]
         tofu.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        assert peer.pump(lambda: peer.closed is not None or all(peer.lease_events(x.lease_id) for x in held), 10)
+        assert peer.pump(lambda: all(peer.lease_events(x.lease_id) for x in held), 10), peer.closed
         code = tofu.process.wait(20)
         assert code == 0, tofu.said()
         assert time.monotonic() - began < 10

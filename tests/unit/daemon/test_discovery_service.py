@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def test_announce_solicit_withdraw(bind: str) -> None:
         await node.stop()
         await until(lambda: relay.counts["withdraw", "accepted"] == 1)
         assert await solicit([relay.address], timeout=60) == []
+        await relay.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_started_node_answers_its_first_question() -> None:
+    """Ready means ready: what it answers with is made once the first sequence is on the disk."""
+    stored = threading.Event()
+
+    def slow_disk(sequence: int) -> None:
+        assert stored.wait(60)
+
+    async def scenario() -> None:
+        relay = relay_service()
+        await relay.start()
+        node = node_service(1, relay, store=slow_disk)
+        asyncio.get_running_loop().call_later(0.05, stored.set)
+        await node.start()
+        assert [entry.node_id for entry in await solicit([node.address], timeout=60)] == [node_id(key(1))]
+        assert node.counts["solicit", "no_match"] == 0
+        await node.stop()
         await relay.stop()
 
     asyncio.run(scenario())

@@ -73,6 +73,22 @@ def test_who_is_disconnected_gets_the_events_that_say_why() -> None:
     run(body)
 
 
+def test_events_of_the_last_moment_leave_before_the_endpoint_closes() -> None:
+    """A daemon that stops revokes its leases and closes in one breath; the holder is to hear of both."""
+
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            heard: list[bytes] = []
+            link.on_push = heard.append
+            await link.request(b"hello")
+            assert rig.server.push(rig.echo.opened[0].connection, b"revoked")
+            await rig.server.close()
+            await until(lambda: heard == [b"revoked"])
+
+    run(body)
+
+
 def test_who_is_disconnected_and_acknowledges_nothing_is_gone_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fabricbios.transport.server.LEAVING_SECONDS", 0.05)
 
