@@ -63,11 +63,13 @@ class Node:
             yield record.epoch_entry(state.fence.epoch)
         for token_id, until in state.tokens.revoked.items():
             yield record.revoked_entry(token_id, until)
-        yield from state.vouchers.entries()
+        holders: set[int] = set()
         for lease in state.leases:
             kept = lease.kept()
             if kept is not None:
+                holders.add(kept.spec.holder)
                 yield from record.entries_of(kept)
+        yield from state.vouchers.entries(holders)
 
     # -- the wire
 

@@ -8,7 +8,7 @@ of one that stayed, and would leave the first a lease, or take one from the seco
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from fabricbios.core import record
 from fabricbios.core.effects import Effect, Record
@@ -62,10 +62,10 @@ class Vouchers:
         """Take over what the journal says."""
         self._of.update(kept)
 
-    def entries(self) -> Iterator[record.Entry]:
-        """Yield what a compacted journal holds: nothing of those who hold nothing."""
+    def entries(self, holders: Collection[int]) -> Iterator[record.Entry]:
+        """Yield what a journal holds of these, and of nobody else, when it is compacted."""
         for node_id, certificate in self._of.items():
-            if self._holds(node_id):
+            if node_id in holders:
                 yield record.voucher_entry(node_id, certificate)
 
     def _forget_the_idle(self) -> None:
