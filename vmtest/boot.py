@@ -8,14 +8,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vmtest import PROJECT, build, bytecode, qemu
+from vmtest.kernel import DEFAULT, KERNELS
 
 LIMIT = 1800  # seconds a boot with tests may take, whatever the tests do; a quiet machine needs a fifth
 _PLAIN = "vm.init=/project/vmtest/guest/init"
-_INIT = {
-    "plain": _PLAIN,
-    "reboot": _PLAIN,  # a reset boots it again, and what was on its disks is still there
-    "systemd": "vm.init=/sbin/init systemd.mask=serial-getty@ttyS0.service systemd.mask=systemd-firstboot.service",
-}
+_SYSTEMD = "vm.init=/sbin/init systemd.mask=serial-getty@ttyS0.service systemd.mask=systemd-firstboot.service"
+
+
+class Profile(NamedTuple):
+    """What machines differ in. `reboots`: a reset boots it again, and what was on its disks is still there."""
+
+    init: str = _PLAIN
+    kernel: str = DEFAULT
+    hardware: bool = True
+    reboots: bool = False
+
+
+# A kernel's name is that of the machine for what must hold on it: nothing else is tested there, so it has no devices.
+_PROFILES = {"plain": Profile(), "reboot": Profile(reboots=True), "systemd": Profile(_SYSTEMD)}
+_PROFILES |= {kernel: Profile(kernel=kernel, hardware=False) for kernel in KERNELS if kernel != DEFAULT}
 
 
 class Ended(NamedTuple):
@@ -28,8 +39,8 @@ class Ended(NamedTuple):
 
 
 def profiles() -> tuple[str, ...]:
-    """Name the machines there are: they differ in PID 1, and in what a reset does: end the machine, or boot again."""
-    return tuple(_INIT)
+    """Name the machines there are."""
+    return tuple(_PROFILES)
 
 
 def boot(profile: str, task: str, content: str = "", limit: float = LIMIT) -> Ended:
@@ -37,11 +48,11 @@ def boot(profile: str, task: str, content: str = "", limit: float = LIMIT) -> En
 
     Raises Unavailable where the machine cannot be had, KeyError for an unknown profile.
     """
-    machine = build.machine()
+    machine = build.machine(_PROFILES[profile].kernel)
     with tempfile.TemporaryDirectory(prefix="vmtest-") as directory:
         run = Path(directory)
         report = run / "report"
-        command = _command(machine, profile, run, task, content)
+        command = _command(machine, _PROFILES[profile], run, task, content)
         console = run / "console"
         status, timed_out = _wait(command, console, limit)
         lines = report.read_text(errors="replace").splitlines() if report.exists() else []
@@ -50,25 +61,25 @@ def boot(profile: str, task: str, content: str = "", limit: float = LIMIT) -> En
 
 def shell(profile: str) -> int:
     """Boot to a prompt on this terminal (Ctrl-A X ends QEMU); return the shell's exit status."""
-    machine = build.machine()
+    machine = build.machine(_PROFILES[profile].kernel)
     with tempfile.TemporaryDirectory(prefix="vmtest-") as directory:
-        command = _command(machine, profile, Path(directory), "shell", "")
+        command = _command(machine, _PROFILES[profile], Path(directory), "shell", "")
         return _guest_status(subprocess.run([*command, "-serial", "mon:stdio"]).returncode) or 0
 
 
-def _command(machine: build.Machine, profile: str, run: Path, task: str, content: str) -> list[str]:
+def _command(machine: build.Machine, profile: Profile, run: Path, task: str, content: str) -> list[str]:
     into_guest = run / "into-guest"
     into_guest.mkdir()
     (into_guest / "task").write_text(task + "\n")
     (into_guest / ("items" if task == "tests" else "command")).write_text(content)
     return [
-        *qemu.base(machine.vmlinux, machine.initramfs, machine.root, f"quiet {_INIT[profile]}"),
-        *(() if profile == "reboot" else ("-no-reboot",)),
+        *qemu.base(machine.vmlinux, machine.initramfs, machine.root, f"quiet {profile.init}"),
+        *(() if profile.reboots else ("-no-reboot",)),
         *qemu.share("project", PROJECT),
         *qemu.share("bytecode", bytecode.layer(machine.interpreter, build.CACHE_TAG)),
         *qemu.share("run", into_guest),
         *qemu.report_port(run / "report"),
-        *qemu.hardware(run),
+        *(qemu.hardware(run) if profile.hardware else ()),
     ]
 
 

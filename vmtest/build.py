@@ -1,7 +1,8 @@
 """Make the machine's parts from Debian's packages, once for each content of the lists and scripts that say how.
 
-A finished machine is the directory .cache/vm/<key>/ with vmlinux, root.erofs and initramfs; it appears by a
-rename, so half of one is never used, and older ones are removed. Building needs root (chroot) and the network.
+A finished machine is the directory .cache/vm/<key>/ with root.erofs and, for each kernel, vmlinux and initramfs. It
+appears by a rename, so half of one is never used, and older ones are removed. Making it needs root (chroot) and the
+network.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vmtest import CACHE, PROJECT, Unavailable, bytecode, initramfs, qemu
+from vmtest import kernel as kernels
 from vmtest.apt import KEYRING, Apt, host_codename, host_mirror, source_line
-from vmtest.kernel import keep_only, unpack_vmlinux
+from vmtest.kernel import DEFAULT, KERNELS
 
-SUITE = (
-    "trixie"  # kernel 6.12: rxe, nvmet with tcp, rdma and loop, DH-HMAC-CHAP, igb, 9p (its cloud flavour lacks them)
-)
+SUITE = KERNELS[DEFAULT].suite  # of the root, whatever the kernel
 PYTHON = "3.13"  # SUITE's
 CACHE_TAG = "cpython-313"
 _HOST_TOOLS = ("mmdebstrap", "erofs-utils", "zstd", "xz-utils", "qemu-system-x86")
@@ -31,7 +31,7 @@ _TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 _HERE = Path(__file__).parent
 _RECIPE = (
     "packages.txt",
-    "modules.txt",
+    *(kernel.modules for kernel in KERNELS.values()),
     "build.py",
     "kernel.py",
     "initramfs.py",
@@ -72,35 +72,36 @@ def key() -> str:
     return digest.hexdigest()[:16]
 
 
-def cached() -> Machine | None:
+def cached(kernel: str = DEFAULT) -> Machine | None:
     """Return the machine for the present lists and scripts if it was made already."""
-    machine = _parts(CACHE / key())
+    machine = _parts(CACHE / key(), kernel)
     return machine if all(part.exists() for part in machine) else None
 
 
-def machine() -> Machine:
-    """Return the machine, made now if need be. Raises Unavailable with the probe that failed."""
+def machine(kernel: str = DEFAULT) -> Machine:
+    """Return the machine with one of KERNELS, made now if need be. Raises Unavailable with the probe that failed."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ready = cached()
-        if ready is None or qemu.missing():
-            ready = _made()
-    return ready
+        if cached(kernel) is None or qemu.missing():
+            _make()
+    return _parts(CACHE / key(), kernel)
 
 
-def _parts(directory: Path) -> Machine:
-    return Machine(directory / "vmlinux", directory / "root.erofs", directory / "initramfs", directory / "python")
+def _parts(directory: Path, kernel: str) -> Machine:
+    own = directory / kernel
+    return Machine(own / "vmlinux", directory / "root.erofs", own / "initramfs", directory / "python")
 
 
-def _made() -> Machine:
+def _make() -> None:
     if os.geteuid() != 0:
         raise Unavailable("making the machine takes a chroot, and geteuid() is not 0 (run ./dev vm as root once)")
     log_path = CACHE / "build.log"
     with log_path.open("wb") as log:
         try:
             _install_host_tools(log.fileno())
-            return cached() or _build(log.fileno())
+            if cached() is None:
+                _build(log.fileno())
         except subprocess.CalledProcessError as error:
             tail = log_path.read_text(errors="replace")[-2000:]
             raise Unavailable(f"{error.cmd[0]} failed while making the machine: {tail}") from error
@@ -117,23 +118,22 @@ def _install_host_tools(log: int) -> None:
     apt.run("install", "-y", "--no-install-recommends", "-t", backports, *_HOST_TOOLS)
 
 
-def _build(log: int) -> Machine:
+def _build(log: int) -> None:
     """Make everything in a directory of its own, and take the older machines away once it is there."""
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="making-") as work:
         made, root = Path(work) / "made", Path(work) / "root"
         made.mkdir()
         _make_root(root, Path(work), log)
-        version = _add_kernel(root, made, Path(work), log)
-        _parts(made).initramfs.write_bytes(initramfs.make(root, version))
+        for name in KERNELS:
+            _add_kernel(name, root, made, log)
         _add_python(root, log)
-        bytecode.keep_interpreter(root, _parts(made).interpreter, PYTHON)
+        bytecode.keep_interpreter(root, made / "python", PYTHON)
         # Times stay as they are: byte code holds only for a source of its own time.
-        _run(log, "mkfs.erofs", "--quiet", "-x-1", _parts(made).root, root)
+        _run(log, "mkfs.erofs", "--quiet", "-x-1", made / "root.erofs", root)
         made.rename(CACHE / key())
-    for old in CACHE.glob("*/vmlinux"):
+    for old in CACHE.glob("*/root.erofs"):
         if old.parent.name != key():
             shutil.rmtree(old.parent)
-    return _parts(CACHE / key())
 
 
 def _run(log: int, *command: str | Path) -> None:
@@ -150,23 +150,13 @@ def _make_root(root: Path, work: Path, log: int) -> None:
     _run(log, *command, SUITE, root, sources)
 
 
-def _add_kernel(root: Path, made: Path, work: Path, log: int) -> str:
-    """Unpack SUITE's kernel beside the root and leave in the root the modules we want; return its version."""
-    apt = Apt(CACHE / "apt-guest", (SUITE,), log, host=False)
-    apt.run("update")
-    package = next(name for name in apt.depends("linux-image-amd64") if name.startswith("linux-image-"))
-    apt.run("download", package, cwd=work)
-    _run(log, "dpkg-deb", "-x", next(work.glob("linux-image-*.deb")), work / "kernel")
-    version = package.removeprefix("linux-image-")
-    unpack_vmlinux(work / "kernel/boot" / f"vmlinuz-{version}", _parts(made).vmlinux)
-    shutil.copytree(_modules_below(work / "kernel") / version, root / "usr/lib/modules" / version)
-    keep_only(root, version, [*initramfs.module_names(), *names_in(_HERE / "modules.txt")])
-    return version
-
-
-def _modules_below(kernel: Path) -> Path:
-    merged = kernel / "usr/lib/modules"
-    return merged if merged.exists() else kernel / "lib/modules"
+def _add_kernel(name: str, root: Path, made: Path, log: int) -> None:
+    """Put a kernel and its initramfs beside the root, and into the root the modules we want of it."""
+    parts, kernel = _parts(made, name), KERNELS[name]
+    parts.vmlinux.parent.mkdir()
+    wanted = [*initramfs.module_names(), *names_in(_HERE / kernel.modules)]
+    version = kernels.add(kernel, wanted, root, parts.vmlinux, log)
+    parts.initramfs.write_bytes(initramfs.make(root, version))
 
 
 def _add_python(root: Path, log: int) -> None:

@@ -1,9 +1,9 @@
 """pytest plugin of the host: items marked `vm` run inside the machine, and their reports are replayed here.
 
-One boot a profile (`@pytest.mark.vm("systemd")`; "plain" without an argument) runs all of its items. An item
-without a report (the guest panicked, hung, or could not import it) fails with the reason and the console's tail.
-A machine is booted only where it was asked for: the command line names tests/vm, FABRICBIOS_REQUIRE names vm, or
-FABRICBIOS_VM is set (run them where they can be had).
+One boot a profile (`@pytest.mark.vm("systemd")`, `@pytest.mark.vm(kernel="6.1")`; "plain" without an argument) runs
+all of its items. An item without a report (the guest panicked, hung, or could not import it) fails with the reason and
+the console's tail. A machine is booted only where it was asked for: the command line names tests/vm,
+FABRICBIOS_REQUIRE names vm, or FABRICBIOS_VM is set (run them where they can be had).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _TAIL = 4000  # characters of console shown with a failure
 def profile_of(item: pytest.Item) -> str:
     """Return the profile of the machine that `item` wants."""
     marker = item.get_closest_marker("vm")
-    return marker.args[0] if marker and marker.args else "plain"
+    assert marker is not None
+    return marker.args[0] if marker.args else marker.kwargs.get("kernel", "plain")
 
 
 def asked_for(config: pytest.Config) -> bool:

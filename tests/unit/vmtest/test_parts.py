@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmtest import Unavailable, apt, boot, build, cpio, kernel, qemu
+from vmtest.__main__ import _tested_on
 
 
 def test_the_archive_is_aligned_and_ends() -> None:
@@ -76,5 +77,37 @@ def test_a_reset_ends_every_machine_but_the_one_that_is_for_it(
 ) -> None:
     monkeypatch.setattr(boot.bytecode, "layer", lambda *_: tmp_path)
     machine = build.Machine(*(tmp_path / part for part in build.Machine._fields))
-    command = boot._command(machine, profile, tmp_path, "tests", "")
+    command = boot._command(machine, boot._PROFILES[profile], tmp_path, "tests", "")
     assert ("-no-reboot" in command) is (profile != "reboot")
+
+
+@pytest.mark.parametrize("name", kernel.KERNELS)
+def test_each_kernel_boots_with_its_own_initramfs_over_the_one_root(name: str, tmp_path: Path) -> None:
+    machine = build._parts(tmp_path, name)
+    assert (machine.vmlinux, machine.initramfs) == (tmp_path / name / "vmlinux", tmp_path / name / "initramfs")
+    assert machine.root == tmp_path / "root.erofs"
+    assert name in {profile.kernel for profile in boot._PROFILES.values()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "selected"),
+    [(None, []), ("6.1", ["-m", 'vm(kernel="6.1")']), ("6.12", ["-m", 'not vm(kernel="6.1")'])],
+)
+def test_a_kernels_tests_are_told_by_their_marker(asked: str | None, selected: list[str]) -> None:
+    assert _tested_on(asked) == selected
+
+
+def test_modules_are_kept_unpacked_whether_they_came_packed_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = tmp_path / "usr/lib/modules/1"
+    modules.mkdir(parents=True)
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        (modules / name).touch()
+    (modules / "a.ko.xz").write_bytes(lzma.compress(b"packed"))
+    (modules / "b.ko").write_bytes(b"plain")
+    (modules / "c.ko").write_bytes(b"not wanted")
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: None)
+    monkeypatch.setattr(kernel, "closure", lambda *_: [modules / "a.ko.xz", modules / "b.ko"])
+    kernel.keep_only(tmp_path, "1", ["a", "b"])
+    assert {p.name: p.read_bytes() for p in modules.glob("*.ko*")} == {"a.ko": b"packed", "b.ko": b"plain"}

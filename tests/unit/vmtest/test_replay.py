@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from vmtest.boot import Ended
-from vmtest.replay import Results, asked_for, restored
+from vmtest.boot import Ended, profiles
+from vmtest.replay import Results, asked_for, profile_of, restored
 
 
 def report(nodeid: str, when: str = "teardown") -> str:
@@ -74,3 +74,22 @@ def test_a_machine_is_booted_only_where_it_was_asked_for(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert asked_for(config) is asked
+
+
+@pytest.mark.parametrize(
+    ("mark", "profile"),
+    [
+        (pytest.mark.vm, "plain"),
+        (pytest.mark.vm("reboot"), "reboot"),
+        (pytest.mark.vm("systemd"), "systemd"),
+        (pytest.mark.vm(kernel="6.1"), "6.1"),
+    ],
+)
+def test_a_marker_names_its_machine(mark: pytest.MarkDecorator, profile: str) -> None:
+    class Item:
+        def get_closest_marker(self, _: str) -> pytest.Mark:
+            return mark.mark
+
+    item: Any = Item()
+    assert profile_of(item) == profile
+    assert profile in profiles()
