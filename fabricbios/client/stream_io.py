@@ -1,19 +1,28 @@
-"""Reads and writes over the control connection's QUIC (D11): HELLO first, then one message a stream."""
+"""Reads and writes over the control connection's QUIC (D11): HELLO first, then one message a stream.
+
+What a lost connection or a reset stream took with it is asked again, as D10 has it for lost datagrams: until nothing
+has moved for as long as the caller said.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
+from fabricbios.client.bulk import Bulk
+from fabricbios.client.message_pace import MOST_AT_ONCE, MessagePace
 from fabricbios.client.plane import READ, Codec, Greeting, Question, failure
 from fabricbios.client.transfer import Progress
 from fabricbios.errors import Disconnected, TimedOut
 from fabricbios.model import DpOp, DpStatus
 from fabricbios.transport import Link
+from fabricbios.transport.link import StreamReset
 
-AT_ONCE = 8  # messages under way; with the largest ones that is 8 MiB
 BUSY_SECONDS = 0.01
+RETRY_SECONDS = 0.25
+Ask = Callable[[int, int], Awaitable[None]]  # for a piece: start, length
 
 
 class StreamIo:
@@ -25,39 +34,92 @@ class StreamIo:
     def __init__(self, connect: Callable[[], Awaitable[Link]], codec: Codec, max_read: int, max_write: int) -> None:
         self._connect, self._codec = connect, codec
         self._max_read, self._max_write = max_read, max_write
+        self._loop = asyncio.get_running_loop()
         self._nonce = 1
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._pace = MessagePace()
+        self._under_way = 0
+        self._turns = asyncio.Condition()
         self._greeted: Link | None = None
         self._greeting = asyncio.Lock()
+        self._closed = False
 
     async def read(self, offset: int, target: memoryview, timeout: float, progress: Progress | None = None) -> None:
-        """Fill `target` from `offset`; `timeout` is seconds a message."""
-        pieces = _cut(len(target), self._max_read)
-        count = _Counter(len(target), progress)
+        """Fill `target` from `offset`. Raises TimedOut or Disconnected after `timeout` seconds without progress."""
+        bulk = self._bulk(len(target), timeout, progress)
 
         async def fetch(start: int, length: int) -> None:
-            target[start : start + length] = await self._ask(READ, offset + start, length, b"", timeout)
-            count.add(length)
+            target[start : start + length] = await self._ask(bulk, READ, offset + start, length, b"")
 
-        await _all(fetch(start, length) for start, length in pieces)
+        await self._move(bulk, fetch, self._max_read)
 
     async def write(self, offset: int, data: memoryview, timeout: float, progress: Progress | None = None) -> None:
-        """Store `data` at `offset`; `timeout` is seconds a message."""
-        pieces = _cut(len(data), self._max_write)
-        count = _Counter(len(data), progress)
+        """Store `data` at `offset`. As `read`."""
+        bulk = self._bulk(len(data), timeout, progress)
 
         async def store(start: int, length: int) -> None:
-            await self._ask(DpOp.WRITE, offset + start, length, data[start : start + length], timeout)
-            count.add(length)
+            await self._ask(bulk, DpOp.WRITE, offset + start, length, data[start : start + length])
 
-        await _all(store(start, length) for start, length in pieces)
+        await self._move(bulk, store, self._max_write)
 
     async def greet(self, op: DpOp = DpOp.HELLO, timeout: float = 5.0) -> Greeting | None:
-        """Ask HELLO (or PING, whose answer is None). Raises as the status says."""
-        return await self._greet(await self._connect(), op, timeout)
+        """Ask HELLO (or PING, whose answer is None). Raises as the status says, TimedOut, Disconnected."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._greet(await self._connect(), op, timeout)
+        except TimeoutError:
+            raise TimedOut(f"no answer within {timeout:g} s") from None
 
     def close(self) -> None:
-        """Nothing is held here: the connection is the node's."""
+        """Nothing is held here, the connection is the node's; transfers under way fail with Disconnected."""
+        self._closed = True
+
+    def _bulk(self, total: int, timeout: float, progress: Progress | None) -> Bulk:
+        return Bulk(total, self._codec.plane.unit, timeout, self._loop.time(), progress)
+
+    async def _move(self, bulk: Bulk, ask: Ask, largest: int) -> None:
+        pieces = -(-bulk.total // min(self._pace.size, largest))
+        await _all(self._work(bulk, ask, largest) for _ in range(min(pieces, MOST_AT_ONCE)))
+
+    async def _work(self, bulk: Bulk, ask: Ask, largest: int) -> None:
+        """Ask for one piece after the other until none is left."""
+        while True:
+            async with self._turn():
+                piece = bulk.take(min(self._pace.size, largest))
+                if piece is None:
+                    return
+                begun = self._loop.time()
+                try:
+                    await ask(*piece)
+                except Disconnected as error:
+                    bulk.give_back(*piece)
+                    await self._after(error, bulk)
+                else:
+                    now = self._loop.time()
+                    self._pace.took(now - begun, largest)
+                    bulk.done(piece[1], now)
+
+    async def _after(self, error: Disconnected, bulk: Bulk) -> None:
+        """Wait a little before asking again; raise `error` where that is over. A reset is a sign of life, and
+        says that the message took too long."""
+        now = self._loop.time()
+        if isinstance(error, StreamReset) and self._pace.less():
+            bulk.moved_at = now
+        if self._closed or now >= bulk.late_at:
+            raise error
+        await asyncio.sleep(min(RETRY_SECONDS, bulk.timeout / 4))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Hold one of the places that the pace allows."""
+        async with self._turns:
+            await self._turns.wait_for(lambda: self._under_way < self._pace.at_once)
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            async with self._turns:
+                self._turns.notify_all()
 
     async def _greet(self, link: Link, op: DpOp, timeout: float) -> Greeting | None:
         message, question = self._codec.greet(op, self._take_nonce())
@@ -75,24 +137,31 @@ class StreamIo:
                     self._greeted = link
         return link
 
-    async def _ask(
-        self, op: int, offset: int, length: int, data: bytes | memoryview, timeout: float
-    ) -> bytes | memoryview:
-        async with self._gate:
-            link = await self._link(timeout)
-            deadline = asyncio.get_running_loop().time() + timeout  # of this message: those before it took their own
-            while True:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise TimedOut(f"the data plane has been busy for {timeout:g} s")
-                nonce = self._take_nonce()
-                read = op == READ
-                message, question = (
-                    self._codec.read(nonce, offset, length) if read else self._codec.write(nonce, offset, data)
-                )
-                answer = memoryview(await link.request(message, timeout))
-                if self._judge(answer, question):
-                    break
-                await asyncio.sleep(BUSY_SECONDS)
+    async def _in_time(self, bulk: Bulk) -> Link:
+        """Return a connection that knows the lease, before `bulk` is late; TimedOut then."""
+        if self._closed:
+            raise Disconnected("the lease was closed here")
+        try:
+            async with asyncio.timeout_at(max(bulk.late_at, self._loop.time())):
+                return await self._link(bulk.timeout)
+        except TimeoutError:
+            raise TimedOut(f"no connection to the node within {bulk.timeout:g} s") from None
+
+    async def _ask(self, bulk: Bulk, op: int, offset: int, length: int, data: bytes | memoryview) -> bytes | memoryview:
+        """Put one question until it is answered with anything but BUSY. Raises TimedOut when `bulk` is late."""
+        read = op == READ
+        while True:
+            link = await self._in_time(bulk)
+            nonce = self._take_nonce()
+            message, question = (
+                self._codec.read(nonce, offset, length) if read else self._codec.write(nonce, offset, data)
+            )
+            answer = memoryview(await link.request(message, bulk.timeout, moving=True))
+            if self._judge(answer, question):
+                break
+            if self._loop.time() >= bulk.late_at:
+                raise TimedOut(f"the data plane has been busy for {bulk.timeout:g} s")
+            await asyncio.sleep(BUSY_SECONDS)
         found = self._codec.data(answer, question) if read else b""
         if found is None:
             raise Disconnected("the data plane's answer has the wrong length")
@@ -114,20 +183,6 @@ class StreamIo:
         nonce = self._nonce
         self._nonce += 1
         return nonce
-
-
-class _Counter:
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def add(self, length: int) -> None:
-        self._done += length
-        if self._progress is not None:
-            self._progress(self._done, self._total)
-
-
-def _cut(total: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(size, total - start)) for start in range(0, total, size))
 
 
 async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:

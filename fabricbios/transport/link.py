@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aioquic.quic import events
 
@@ -23,6 +23,26 @@ def accept_anyone(key: PeerKey) -> None:
     """For tests and first looks: any proven key will do."""
 
 
+class StreamReset(Disconnected):
+    """The node gave up the question's stream: it took too long to arrive, or could not be read."""
+
+
+LOOKS = 4  # at a moving message's bytes in the time that it may stand still
+
+
+class _Asked(NamedTuple):
+    """At `deadline` it is late, or with `patience`, seconds it may stand still, it is looked at again.
+
+    `moved` are the bytes that had moved at `since`. Times are the loop's.
+    """
+
+    answer: asyncio.Future[bytes]
+    deadline: float
+    patience: float
+    moved: int
+    since: float
+
+
 class Link:
     """One QUIC connection to a node. `key` is the node's proven key; made by `dial`."""
 
@@ -33,7 +53,7 @@ class Link:
         self._quic = quic
         self._loop = asyncio.get_running_loop()
         self._endpoint = Endpoint(sock, self._receive, self._received, self._refused)
-        self._waiting: dict[int, tuple[asyncio.Future[bytes], float]] = {}  # and when it is too late
+        self._waiting: dict[int, _Asked] = {}
         self._reaper: asyncio.TimerHandle | None = None
         self._held: dict[int, bytearray] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -68,27 +88,29 @@ class Link:
         await self._connected
         self._keep_alive()
 
-    async def request(self, data: bytes, timeout: float = 10.0) -> bytes:
-        """Put one question on a stream of its own and return the whole answer.
+    async def request(self, data: bytes, timeout: float = 10.0, moving: bool = False) -> bytes:
+        """Put one question on a stream of its own and return the whole answer. With `moving` the time counts from
+        when a byte of it last arrived, either way: a long message may take long.
 
-        Raises TimedOut (the stream is given up), Disconnected when the node resets it or goes away.
+        Raises TimedOut (the stream is given up), StreamReset, Disconnected when the node goes away.
         """
-        stream, answer = self.ask(data, timeout)
+        stream, answer = self.ask(data, timeout, moving)
         try:
             return await answer
         finally:
             if self._waiting.pop(stream, None) is not None:  # cancelled
                 self._give_up(stream)
 
-    def ask(self, data: bytes, timeout: float = 10.0) -> tuple[int, asyncio.Future[bytes]]:
+    def ask(self, data: bytes, timeout: float = 10.0, moving: bool = False) -> tuple[int, asyncio.Future[bytes]]:
         """Send one question; return its stream and the answer to come. Questions of one turn share packets."""
         if self._failure is not None:
             raise Disconnected(str(self._failure))
         stream = self._quic.get_next_available_stream_id()
         self._quic.send_stream_data(stream, data, end_stream=True)
         answer = self._loop.create_future()
-        deadline = self._loop.time() + timeout
-        self._waiting[stream] = answer, deadline
+        now = self._loop.time()
+        deadline = now + (timeout / LOOKS if moving else timeout)
+        self._waiting[stream] = _Asked(answer, deadline, timeout if moving else 0.0, 0, now)
         if self._reaper is None or self._reaper.when() > deadline:
             self._reap_at(deadline)
         self._touch()
@@ -129,7 +151,7 @@ class Link:
             self._data(event.stream_id, event.data, event.end_stream)
         elif isinstance(event, events.StreamReset):
             self._held.pop(event.stream_id, None)
-            self._settle(event.stream_id, Disconnected(f"the node reset the stream (code {event.error_code})"))
+            self._settle(event.stream_id, StreamReset(f"the node reset the stream (code {event.error_code})"))
         elif isinstance(event, events.HandshakeCompleted):
             self._quic.widen(route_mtu(self.remote))
             if not self._connected.done():
@@ -152,9 +174,10 @@ class Link:
             self._settle(stream, data if held is None else bytes(held))
 
     def _settle(self, stream: int, result: bytes | Disconnected) -> None:
-        answer, _ = self._waiting.pop(stream, (None, 0.0))
-        if answer is None or answer.done():
+        asked = self._waiting.pop(stream, None)
+        if asked is None or asked.answer.done():
             return
+        answer = asked.answer
         if isinstance(result, bytes):
             answer.set_result(result)
         else:
@@ -174,12 +197,21 @@ class Link:
     def _reap(self) -> None:
         """Time out what is late. One timer for all questions: most are answered long before it fires."""
         self._reaper, now = None, self._loop.time()
-        late = [stream for stream, (_, deadline) in self._waiting.items() if deadline <= now]
+        late = [stream for stream, asked in self._waiting.items() if asked.deadline <= now]
         for stream in late:
+            if self._still_moving(stream, now):
+                continue
             self._settle(stream, TimedOut(f"no answer from {self.remote[0]} in time"))
             self._give_up(stream)
         if self._waiting:
-            self._reap_at(min(deadline for _, deadline in self._waiting.values()))
+            self._reap_at(min(asked.deadline for asked in self._waiting.values()))
+
+    def _still_moving(self, stream: int, now: float) -> bool:
+        """Look again later where bytes have moved since the last look."""
+        asked, moved = self._waiting[stream], self._quic.bytes_moved(stream)
+        since = asked.since if moved == asked.moved else now
+        self._waiting[stream] = asked._replace(deadline=now + asked.patience / LOOKS, moved=moved, since=since)
+        return now - since < asked.patience
 
     def _touch(self) -> None:
         if not self._flush_due:
@@ -233,9 +265,9 @@ class Link:
         if not self._connected.done():
             self._connected.set_exception(why)
         waiting, self._waiting = self._waiting, {}
-        for answer, _ in waiting.values():
-            if not answer.done():
-                _fail(answer, why)
+        for asked in waiting.values():
+            if not asked.answer.done():
+                _fail(asked.answer, why)
 
 
 def _fail(answer: asyncio.Future[bytes], why: Exception) -> None:

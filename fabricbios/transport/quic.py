@@ -4,6 +4,7 @@ What is overridden here is private to aioquic 1.7.2, which is why that version i
 * the TLS context is hardened as soon as it exists (tls.py);
 * windows grow with what was consumed, not with what was claimed: stock aioquic doubles a window once a
   frame *names* an offset in its upper half, so a dozen one-byte frames make it allocate a gigabyte;
+* room for streams is given back soon, not when half of it is used up;
 * an acknowledgement that waits rides on the data that leaves, instead of in a packet of its own;
 * its Epochs hash by identity.
 """
@@ -32,6 +33,7 @@ from fabricbios.transport.tls import PeerProof, ask_for_certificate, check_serve
 
 LARGEST_DATAGRAM = 8952  # a jumbo frame's; beyond it nothing is gained
 BESIDE_QUIC = 48  # IPv6 and UDP headers
+STREAM_CREDIT = 8  # streams that ended before the peer is told: some stacks fail rather than wait for room (qh3)
 ALERT_BASE = int(QuicErrorCode.CRYPTO_ERROR)  # 0x100 + the alert's number
 
 # aioquic looks some twenty times a packet into dictionaries by Epoch, and Enum's own hash is a Python function.
@@ -87,6 +89,11 @@ class Connection(QuicConnection):
     def open_requests(self) -> list[int]:
         """Return the client's streams that have not been received whole."""
         return [n for n, stream in self._streams.items() if n & 3 == 0 and not stream.receiver.is_finished]
+
+    def bytes_moved(self, stream_id: int) -> int:
+        """Return how many bytes of the stream were acknowledged or received."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.sender._buffer_start + stream.receiver.highest_offset
 
     def pushes_open(self) -> int:
         """Return how many of our unidirectional streams the peer has not acknowledged."""
@@ -158,10 +165,14 @@ class Connection(QuicConnection):
             held = sum(s.receiver.highest_offset for s in self._streams.values() if not s.receiver.is_finished)
             limit.value = max(limit.value, limit.used - held + self.window)
         used, limit.used = limit.used, 0  # the base doubles the limit by `used`: ours is set already
+        streams = self._local_max_streams_bidi
+        opened = streams.used
+        if streams.value - streams.sent >= STREAM_CREDIT:
+            streams.used = streams.sent  # the base waits until half of all is used up
         try:
             super()._write_connection_limits(builder, space)
         finally:
-            limit.used = used
+            limit.used, streams.used = used, opened
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: QuicStream) -> None:
         if stream.max_stream_data_local == stream.max_stream_data_local_sent:

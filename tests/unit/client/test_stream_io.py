@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from fabricbios.client import stream_io
+from fabricbios.client.message_pace import MOST_AT_ONCE as AT_ONCE
 from fabricbios.client.plane import FBMU, Codec
-from fabricbios.client.stream_io import AT_ONCE, StreamIo
+from fabricbios.client.stream_io import StreamIo
 from fabricbios.errors import TimedOut
 from fabricbios.model import DpOp, DpStatus
 from fabricbios.transport import Link
@@ -24,7 +25,7 @@ class SlowLink:
     def __init__(self, seconds: float, status: DpStatus = DpStatus.OK) -> None:
         self.seconds, self.status, self.writes = seconds, status, 0
 
-    async def request(self, message: bytes, timeout: float) -> bytes:
+    async def request(self, message: bytes, timeout: float, moving: bool = False) -> bytes:
         if message[5] == DpOp.HELLO:
             hello = FbmuHello.unpack(message, "quic")
             head = hello.request_id, hello.lease_id, hello.nonce
