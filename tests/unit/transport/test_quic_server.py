@@ -9,7 +9,7 @@ from quic_rig import Echo, run, served, until
 from fabricbios.errors import Disconnected, LocalMisuse, TimedOut
 from fabricbios.ports import StreamPeer
 from fabricbios.transport import DEFAULTS, Identity, QuicServer, accept_anyone, dial
-from fabricbios.transport.quic import DATAGRAM_SIZE, LARGEST_DATAGRAM
+from fabricbios.transport.quic import DATAGRAM_SIZE, LARGEST_DATAGRAM, STREAM_CREDIT
 
 
 def test_many_questions_at_once_each_get_their_own_answer() -> None:
@@ -69,6 +69,22 @@ def test_who_is_disconnected_gets_the_events_that_say_why() -> None:
             rig.server.disconnect(connection)
             await until(lambda: rig.echo.closed == [connection])
             assert set(heard) == {b"event %d" % n for n in range(40)}
+
+    run(body)
+
+
+def test_who_asks_one_by_one_may_ask_nearly_64_at_once_afterwards() -> None:
+    """Clients that fail where they should wait (qh3) are not to see room for half of them."""
+
+    async def body() -> None:
+        async with served() as rig:
+            link = await rig.dial(rig.friend)
+            for _ in range(100):
+                await link.request(b"hello")
+            quic = link._quic
+            await until(lambda: quic._remote_max_streams_bidi - 100 > DEFAULTS.streams - STREAM_CREDIT)
+            assert quic._remote_max_streams_bidi <= 100 + DEFAULTS.streams
+            link.close()
 
     run(body)
 
