@@ -12,7 +12,7 @@ import operator
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +119,7 @@ def _value(setting: Setting, raw: Any, where: str) -> Any:
             items = raw if isinstance(raw, (list, tuple)) else [raw]
             return tuple(setting.parse(item) for item in items)
         if isinstance(raw, (list, tuple)) and setting.key == "dp_auth":
-            raw = ",".join(raw)
+            raw = ",".join(map(str, raw))
         if isinstance(raw, (dict, list, tuple, bool)):
             raise ValueError(f"takes one {setting.metavar}")
         return setting.parse(raw)
@@ -156,12 +156,25 @@ def _policy(tables: Mapping[str, Any]) -> Policy:
     return Policy(default, peers)
 
 
+def _words(raw: Any) -> Iterable[str]:
+    """Return the strings of a TOML list. ValueError for anything else: a string would be a list of letters."""
+    if not isinstance(raw, list) or not all(isinstance(word, str) for word in raw):
+        raise ValueError(f"{raw!r} is not a list of words")
+    return raw
+
+
+def _count(raw: Any) -> int:
+    if not isinstance(raw, int) or isinstance(raw, bool) or raw < 0:
+        raise ValueError(f"{raw!r} is not a number of leases")
+    return raw
+
+
 _NAMES: dict[str, type[Perm | ResourceType]] = {"perms": Perm, "kinds": ResourceType}
 _LIMITS: dict[str, Callable[[Any], Any]] = {
-    "perms": lambda raw: functools.reduce(operator.or_, (Perm[word.upper()] for word in raw), Perm(0)),
-    "kinds": lambda raw: frozenset(ResourceType[word.upper()] for word in raw),
+    "perms": lambda raw: functools.reduce(operator.or_, (Perm[word.upper()] for word in _words(raw)), Perm(0)),
+    "kinds": lambda raw: frozenset(ResourceType[word.upper()] for word in _words(raw)),
     "max_bytes": parse_size,
-    "max_leases": int,
+    "max_leases": _count,
     "max_ttl": parse_duration,
     "max_grace": parse_duration,
 }

@@ -41,7 +41,7 @@ def parse_duration(text: str | float) -> int:
 
 def parse_endpoint(text: str) -> tuple[str, int]:
     """Return (host, port) from HOST:PORT or [V6]:PORT; ValueError else."""
-    host, colon, port = text.rpartition(":")
+    host, colon, port = _text(text).rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT")
     try:
@@ -60,7 +60,7 @@ def parse_dp_auths(text: str) -> tuple[DpAuth, ...]:
 
 
 def _address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
+    return str(ipaddress.ip_address(_text(text)))  # which takes a number for an address
 
 
 def _port(text: str | int) -> int:
@@ -87,7 +87,10 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def _text(text: str) -> str:
+def _text(text: Any) -> str:
+    """Return a TOML value that must be a string. ValueError else."""
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is not text")
     if not text or "\0" in text:
         raise ValueError("an empty name")
     return text

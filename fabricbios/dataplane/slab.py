@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fabricbios.errors import LocalMisuse
+from fabricbios.errors import ConfigError, LocalMisuse
 from fabricbios.hw import syscalls
 
 SLAB_BYTES = 1 << 28
@@ -39,6 +39,13 @@ def slab_sizes(capacity: int) -> list[int]:
     """Return the sizes of the slabs for `capacity` bytes, the last one rounded up to a page."""
     whole, rest = divmod(-(-capacity // PAGE) * PAGE, SLAB_BYTES)
     return [SLAB_BYTES] * whole + [rest] * (rest > 0)
+
+
+def must_fit(capacity: int) -> None:
+    """ConfigError for more than this machine has: memfds promise any size, and the promise is kept until it is used."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if capacity > most:
+        raise ConfigError(f"mem-capacity {capacity}: this machine has {most} bytes of memory, so lease out fewer")
 
 
 def memfd_slab(size: int) -> Slab:
@@ -85,7 +92,8 @@ class Memory:
 
     @staticmethod
     def create(capacity: int) -> Memory:
-        """Return fresh zeroed memory of at least `capacity` bytes in memfds."""
+        """Return fresh zeroed memory of at least `capacity` bytes in memfds. ConfigError for more than there is."""
+        must_fit(capacity)
         return Memory([memfd_slab(size) for size in slab_sizes(capacity)])
 
     def zero(self, base: int, length: int) -> None:

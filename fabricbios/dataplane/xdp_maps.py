@@ -15,7 +15,7 @@ from fabricbios.dataplane.counters import COUNTERS, read_counters
 from fabricbios.dataplane.index import index_bytes
 from fabricbios.dataplane.keys import SHA256_K
 from fabricbios.dataplane.shared import LeaseBoard, Region
-from fabricbios.dataplane.slab import SLAB_BYTES, Slab, slab_sizes
+from fabricbios.dataplane.slab import SLAB_BYTES, Slab, must_fit, slab_sizes
 from fabricbios.dataplane.slots import SLOT, Plane, SlotTable
 from fabricbios.dataplane.xdp_layout import FBBU_RECORDS, SLAB_MARGIN, XDP_CONFIG, CounterRecord
 from fabricbios.errors import Unsupported
@@ -36,7 +36,11 @@ class XdpMaps:
 
     @staticmethod
     def create(slots: int, capacity: int) -> XdpMaps:
-        """Make fresh zeroed maps for `slots` leases and `capacity` bytes. OSError(ENOMEM) if there are not so many."""
+        """Make fresh zeroed maps for `slots` leases and `capacity` bytes. OSError(ENOMEM) if there are not so many.
+
+        ConfigError for more than the machine has at all: the kernel would end somebody else to make room.
+        """
+        must_fit(capacity)
         fds: dict[str, int] = {}
         try:
             for name, fd in _fresh(slots, slab_sizes(capacity)):

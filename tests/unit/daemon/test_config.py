@@ -58,3 +58,24 @@ def test_another_users_is_refused_with_the_remedy(tmp_path: Path) -> None:
     os.chown(path, 12345, -1)
     with pytest.raises(ConfigError, match=rf"{path} belongs to user 12345, who may change it: chown 0 {path}"):
         load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("relay = [5]", "relay: 5 is not text"),
+        ("metrics = 5", "metrics: 5 is not text"),
+        ("bind = 5", "bind: 5 is not text"),
+        ("block = 5", "block: 5 is not text"),
+        ("block = [['a']]", r"block: \['a'\] is not text"),
+        ("dp_auth = [1]", "dp_auth: '1' is none of"),
+        ("[policy.default]\nmax_leases = -1", "max_leases: -1 is not a number of leases"),
+        ("[policy.default]\nmax_leases = 1.5", "max_leases: 1.5 is not a number of leases"),
+        ("[policy.default]\nmax_leases = true", "max_leases: True is not a number of leases"),
+        ("[policy.default]\nkinds = 'mem'", "kinds: 'mem' is not a list of words"),
+        ("[policy.default]\nperms = 5", "perms: 5 is not a list of words"),
+    ],
+)
+def test_a_value_of_another_type_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"node.toml: .*{said}"):
+        load(written(tmp_path, text + "\n"), {})

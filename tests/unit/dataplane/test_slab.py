@@ -7,7 +7,7 @@ import pytest
 
 from fabricbios.dataplane import slab as slabs
 from fabricbios.dataplane.slab import PAGE, SLAB_BYTES, Memory, Slab, memfd_slab, slab_sizes
-from fabricbios.errors import LocalMisuse
+from fabricbios.errors import ConfigError, LocalMisuse
 
 MIB = 1 << 20
 
@@ -23,6 +23,14 @@ def test_only_the_last_slab_is_short(capacity: int, sizes: list[int]) -> None:
 def test_a_short_slab_in_the_middle_is_our_own_mistake() -> None:
     with pytest.raises(LocalMisuse):
         Memory([Slab(0, PAGE), Slab(1, PAGE)])
+
+
+def test_more_than_the_machine_has_is_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"SC_PHYS_PAGES": 16, "SC_PAGE_SIZE": PAGE}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    Memory.create(16 * PAGE)
+    with pytest.raises(ConfigError, match=r"mem-capacity 65537: this machine has 65536 bytes"):
+        Memory.create(16 * PAGE + 1)
 
 
 def test_a_slab_keeps_its_size() -> None:
