@@ -21,6 +21,7 @@ from fabricbios.wire.rules import LIST_LIMIT, MESSAGE_LIMIT
 
 _MAPPED_LOOPBACK = bytes(10) + b"\xff\xff\x7f"
 MIN_QUESTION = HEADER_SIZE + 4 + COOKIE_SIZE  # 80: what a SOLICIT_RETRY takes
+LOOKS = 256  # nodes that are looked at for an address which has not proved itself: it may be anybody's
 
 Datagram = tuple[bytes, UdpPeer]
 
@@ -39,13 +40,16 @@ class Answers:
         return hmac.digest(self._key, message, hashlib.sha256)
 
     def answer(
-        self, question: Incoming, solicit: Solicit, entries: Iterable[bytes], now: Instant
+        self, question: Incoming, solicit: Solicit, entries: Iterable[bytes | None], now: Instant
     ) -> tuple[str, list[Datagram]]:
-        """Return (result for the counter, datagrams): the list, SOLICIT_RETRY, or nothing for a short question."""
+        """Return (result for the counter, datagrams): the list, SOLICIT_RETRY, or nothing for a short question.
+
+        `entries` has None for each node that is not wanted, and is gone through no further than necessary.
+        """
         if question.length < MIN_QUESTION:
             return "short", []
         if self._is_proven(question.peer, solicit.cookie, now):
-            return "answered", self._listed(question, self._within(list(entries), MESSAGE_LIMIT), now)
+            return "answered", self._listed(question, self._within([e for e in entries if e], MESSAGE_LIMIT), now)
         few = _fitting(entries, question.length - HEADER_SIZE)
         listed = self._listed(question, few, now) if few is not None else []
         if few is not None and sum(len(data) for data, _ in listed) <= question.length:
@@ -92,14 +96,15 @@ class Answers:
         return chosen
 
 
-def _fitting(entries: Iterable[bytes], limit: int) -> list[bytes] | None:
-    """Return the entries if their list fits in `limit` bytes. Looks no further: nobody has proved anything yet."""
+def _fitting(entries: Iterable[bytes | None], limit: int) -> list[bytes] | None:
+    """Return the entries if their list fits in `limit` bytes. Looks no further, nor at more nodes than LOOKS."""
     found, size = [], 2
-    for entry in entries:
-        size += 4 + len(entry)
-        if size > limit:
+    for looks, entry in enumerate(entries):
+        size += 4 + len(entry) if entry else 0
+        if size > limit or looks == LOOKS:
             return None
-        found.append(entry)
+        if entry:
+            found.append(entry)
     return found
 
 

@@ -120,8 +120,11 @@ class HeardNodes:
             self._forget(node_id)
         return len(gone)
 
-    def live(self, now: Instant) -> Iterator[Heard]:
-        return (heard for heard in self._nodes.values() if heard.until_ns > now.boot_ns)
+    def live(self, now: Instant, only: int | None = None) -> Iterator[Heard]:
+        """Yield the entries whose time is not over, or the one of this id."""
+        one = None if only is None else self._nodes.get(only)
+        among = self._nodes.values() if only is None else (one,) if one else ()
+        return (heard for heard in among if heard.until_ns > now.boot_ns)
 
     def _make_room(self, node_id: int, standing: Standing, source: str) -> Put:
         """Say whether an entry may come in; where it may in somebody else's place, that one is gone."""

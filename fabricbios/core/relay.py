@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fabricbios.core.answers import Answers, Datagram, is_here, is_loopback
 from fabricbios.core.asking import ANSWERS, AskingBack
-from fabricbios.core.filters import matches
+from fabricbios.core.filters import Wanted
 from fabricbios.core.gate import Dropped, Gate, Incoming
 from fabricbios.core.heard import Heard, HeardNodes, Put, Standing
 from fabricbios.core.trust import TrustStore
@@ -175,8 +175,13 @@ class Relay:
     def _solicited(self, message: Incoming, now: Instant) -> str:
         solicit = Solicit.unpack(message.payload)
         here = is_here(message.peer.host)  # else a node on our loopback is none of its own
-        known = (h for h in self._nodes.live(now) if here or not is_loopback(h.announce.control_addr))
-        entries = (h.listed for h in known if matches(h.announce, solicit.filters))
+        wanted = Wanted(solicit.filters)
+
+        def entry(h: Heard) -> bytes | None:
+            told = wanted.matches(h.announce) and (here or not is_loopback(h.announce.control_addr))
+            return h.listed if told else None
+
+        entries = map(entry, () if wanted.nobody else self._nodes.live(now, wanted.node_id))
         result, datagrams = self._answers.answer(message, solicit, entries, now)
         self._outgoing.extend(datagrams)
         return result

@@ -5,10 +5,12 @@ import zlib
 import pytest
 from discovery_rig import ASKER, announcing, at, frame, key, question, rng, store
 
+from fabricbios.core.answers import LOOKS
 from fabricbios.core.discovery import Discovery
+from fabricbios.core.heard import Standing
 from fabricbios.core.relay import Relay
 from fabricbios.ports import UdpPeer
-from fabricbios.wire.discovery import Filter, SolicitRetry
+from fabricbios.wire.discovery import Announce, Filter, FilterField, FilterOp, SolicitRetry
 from fabricbios.wire.fragmentation import cut
 from fabricbios.wire.frame import Frame, FrameFlag, MsgType
 
@@ -83,6 +85,29 @@ def test_a_small_answer_comes_at_once_and_a_long_one_for_a_cookie() -> None:
     assert len(drawn(it, question(1200, cookie=cookie))) > 5
 
 
+def test_an_address_that_has_not_proved_itself_has_a_few_nodes_looked_at_whatever_it_asks_for() -> None:
+    it = relay(0)
+    a = Announce.unpack(Frame.unpack(announcing(key(1), at())[1][0]).payload)
+    looked = []
+    for i in range(3 * LOOKS):
+        it._nodes.put(a.replace(node_id=i), b"entry", Standing.VOUCHED, "192.0.2.1", at())
+    live = it._nodes.live
+    it._nodes.live = lambda *given: (looked.append(h) or h for h in live(*given))  # type: ignore[method-assign]
+    nobody = Filter(FilterField.SITE_ID, FilterOp.EQ, bytes([9] * 4).ljust(32, b"\0"))
+    (retry,) = drawn(it, question(1200, filters=(nobody,)))
+    assert kind(retry) == MsgType.SOLICIT_RETRY
+    assert len(looked) == LOOKS + 1
+    cookie = SolicitRetry.unpack(Frame.unpack(retry).payload).cookie
+    assert kind(*drawn(it, question(1200, cookie=cookie, filters=(nobody,)))) == MsgType.RESPONSE
+    looked.clear()
+    one = Filter(FilterField.NODE_ID, FilterOp.EQ, (700).to_bytes(16, "big").ljust(32, b"\0"))
+    assert kind(*drawn(it, question(1200, filters=(one,)))) == MsgType.RESPONSE
+    assert [h.announce.node_id for h in looked] == [700]
+    looked.clear()
+    drawn(it, question(1200, filters=(nobody, nobody.replace(value=bytes(32)))))  # what contradicts itself is nobody
+    assert looked == []
+
+
 @pytest.mark.parametrize("minute", [0, 59, 60, 119])
 def test_a_cookie_holds_this_minute_and_the_next(minute: int) -> None:
     it = relay(40)
@@ -90,7 +115,7 @@ def test_a_cookie_holds_this_minute_and_the_next(minute: int) -> None:
     (retry,) = drawn(it, question(1200), moment=start)
     cookie = SolicitRetry.unpack(Frame.unpack(retry).payload).cookie
     later = at(-(at().unix % 60) + minute)
-    it._nodes.live = lambda now: list(it._nodes._nodes.values())  # type: ignore[method-assign]  # not about expiry
+    it._nodes.live = lambda *_: list(it._nodes._nodes.values())  # type: ignore[method-assign]  # not about expiry
     assert kind(drawn(it, question(1200, cookie=cookie), moment=later)[0]) == MsgType.RESPONSE
     too_late = at(-(at().unix % 60) + 120)
     assert kind(*drawn(it, question(1200, cookie=cookie), moment=too_late)) == MsgType.SOLICIT_RETRY
