@@ -116,8 +116,13 @@ class Memory(asyncio.DatagramProtocol):
         if len(answer) > len(data):
             self.counts["amplified"] += 1
         if self.forge:
-            self._transport.sendto(with_tag(answer, self.forge), addr)
-        self._deliver(lambda: self._transport.sendto(answer, addr))
+            self._send(with_tag(answer, self.forge), addr)
+        self._deliver(lambda: self._send(answer, addr))
+
+    def _send(self, answer: bytes, addr: Any) -> None:
+        """What is late may come when nobody is there any more."""
+        if not self._transport.is_closing():
+            self._transport.sendto(answer, addr)
 
     def answer(self, data: bytes, quic: bool = False) -> bytes | None:
         """Judge one datagram (or message) and return the answer, None where it is dropped."""
