@@ -27,7 +27,7 @@ perms = ["read", "write", "alloc", "renew"]
 kinds = ["mem"]
 max_bytes = "1M"
 max_leases = 2
-max_ttl = "5s"
+max_ttl = "30s"
 max_grace = "1s"
 
 [policy.peer."{nothing:#034x}"]
@@ -61,7 +61,7 @@ class World:
             der = peer.quic.get_peercert().public_bytes()
         return x509.load_der_x509_certificate(der).public_key().public_bytes_raw()
 
-    def announced(self, seconds: float = 20) -> bytes:
+    def announced(self, seconds: float = programs.PATIENCE) -> bytes:
         """Return the next frame that the node sends to its relay; older ones are passed over."""
         while select.select([self.ear], [], [], 0)[0]:
             self.ear.recv(65536)

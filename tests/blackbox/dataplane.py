@@ -18,7 +18,7 @@ OK, INVALID_LEASE, EXPIRED, FENCED, OUT_OF_RANGE, BAD_LENGTH, BUSY, INTERNAL, BA
 HMAC_HEADER, HMAC_FULL, BLAKE2S, SIPHASH = range(4)
 HEADER = struct.Struct(">4sBBHII16sQ16s")
 PARAMS = {READ: 12, WRITE: 12}
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def tag(mode: int, key: bytes, header: bytes, payload: bytes, *, covered: int) -> bytes:

@@ -12,7 +12,7 @@ from blackbox import codec
 from blackbox.codec import Frame, Reader, u8, u16, u32, u64, u128
 from blackbox.keys import Key
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 
 def solicit(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def poll(fact: Callable[[], object], seconds: float = PATIENCE, every: float = 0.02):
@@ -31,7 +31,7 @@ def run(module: str, *arguments: str, stdin: str | bytes = "", env: dict[str, st
     """Run a program to its end; output is bytes where input is."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments], input=stdin, capture_output=True,
-        text=isinstance(stdin, str), timeout=60, env=env,
+        text=isinstance(stdin, str), timeout=120, env=env,
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ class Program:
     def metrics(self) -> dict[str, float]:
         """Return every sample: name with labels -> value."""
         at = self.ready["metrics"]
-        with urllib.request.urlopen(f"http://{at['addr']}:{at['port']}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{at['addr']}:{at['port']}/metrics", timeout=PATIENCE) as answer:
             lines = answer.read().decode().splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and line[0] != "#"}
 

@@ -28,7 +28,7 @@ from qh3.quic.events import (
 )
 from qh3.tls import SignatureAlgorithm
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until an answer counts as none: a busy machine is slow, a correct one is not silent."""
 
 

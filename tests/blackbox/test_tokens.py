@@ -196,13 +196,14 @@ def test_range_bounds_what_may_be_granted(owner):
 
 
 def test_rate_limit_is_enforced_by_token_id(owner):
-    """A token bucket: with 1 a second, some of a quick dozen are RATE_LIMITED, whichever child is used."""
+    """A token bucket: with 1 a second, who asks without a pause is RATE_LIMITED soon, whichever child is used."""
     parent = owner.token(P_ALLOC | P_DELEGATE)
     limited = parent.narrowed(*rate_limit(1))
-    found = [use(owner, limited) for _ in range(6)]
+    found = [use(owner, limited)]
+    while found[-1] == OK and len(found) < 60:
+        found.append(use(owner, limited))
     assert found[0] == OK
-    assert RATE_LIMITED in found
-    assert set(found) <= {OK, RATE_LIMITED}
+    assert found[-1] == RATE_LIMITED
     other = owner.token(P_ALLOC | P_DELEGATE).narrowed(*rate_limit(1))
     assert use(owner, other) == OK
 
