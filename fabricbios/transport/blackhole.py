@@ -14,6 +14,8 @@ from aioquic.quic.packet_builder import QuicSentPacket
 
 DATAGRAM_SIZE = 1200  # fits every path
 SUSPECT = 3  # losses in a row, each with no large datagram delivered after what was lost
+INITIAL_PACKETS = 10
+QUEUE_SECONDS = 0.01  # of waiting beyond twice the shortest round trip: somewhere a queue is full
 ALGORITHM = "reno-watching-size"
 
 
@@ -24,6 +26,8 @@ class WatchingReno(RenoCongestionControl):
         super().__init__(max_datagram_size=max_datagram_size)
         self.swallowed = 0
         self._passed = -1  # the latest large packet that arrived
+        self._least = float("inf")  # round trip, seconds
+        self._smoothed = 0.0
 
     @property
     def black_hole(self) -> bool:
@@ -46,6 +50,22 @@ class WatchingReno(RenoCongestionControl):
         packets = list(packets)
         self._suspect(packets)
         super().on_packets_lost(now=now, packets=packets)
+        self._keep_going()
+
+    def on_persistent_congestion(self) -> None:
+        super().on_persistent_congestion()
+        self._keep_going()
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        self._least = min(self._least, rtt)
+        self._smoothed += (rtt - self._smoothed) / (8 if self._smoothed else 1)
+        super().on_rtt_measurement(now=now, rtt=rtt)
+
+    def _keep_going(self) -> None:
+        """Losses where no queue builds up are the path's own, such as a radio's. Sending less would not make them
+        fewer: they leave the window that a connection begins with (RFC 9002, 7.2)."""
+        if self._smoothed <= 2 * self._least + QUEUE_SECONDS:
+            self.congestion_window = max(self.congestion_window, INITIAL_PACKETS * self._max_datagram_size)
 
     def _suspect(self, packets: list[QuicSentPacket]) -> None:
         """A burst counts once: congestion takes many at a time, but then lets a later one through."""

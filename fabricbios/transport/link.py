@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aioquic.quic import events
 
 from fabricbios.errors import Disconnected, TimedOut
 from fabricbios.transport.certificate import PeerKey
-from fabricbios.transport.datagrams import Address, Endpoint, route_mtu
+from fabricbios.transport.datagrams import Address, Endpoint, connect, reconnected, route_mtu
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.limits import DEFAULTS, Limits
 from fabricbios.transport.quic import ENGINE_FAULTS, ClientConnection, unix_now
@@ -27,6 +28,7 @@ class StreamReset(Disconnected):
     """The node gave up the question's stream: it took too long to arrive, or could not be read."""
 
 
+ELSEWHERE_SECONDS = 1.0  # of silence, until we look whether this machine has another address now
 LOOKS = 4  # at a moving message's bytes in the time that it may stand still
 
 
@@ -47,12 +49,14 @@ class Link:
     """One QUIC connection to a node. `key` is the node's proven key; made by `dial`."""
 
     def __init__(self, quic: ClientConnection, sock: socket.socket, address: Address, limits: Limits) -> None:
+        self._limits = limits
         self.on_push: Callable[[bytes], None] = lambda data: None
         self.on_closed: Callable[[], None] = lambda: None
         self.remote = address
         self._quic = quic
         self._loop = asyncio.get_running_loop()
         self._endpoint = Endpoint(sock, self._receive, self._received, self._refused)
+        self._heard_at = self._looked_at = self._loop.time()
         self._waiting: dict[int, _Asked] = {}
         self._reaper: asyncio.TimerHandle | None = None
         self._held: dict[int, bytearray] = {}
@@ -129,12 +133,19 @@ class Link:
             self._end(Disconnected(f"{self.remote[0]} sent what QUIC cannot be: {error}"))
 
     def _refused(self, error: OSError) -> None:
-        """ICMP says that nobody listens there. Once connected it may be forged, and the timers know better."""
-        if not self._connected.done():
+        """ICMP says that nobody listens there. Once connected it may be forged, and the timers know better. What is
+        too long for the route is believed: QUIC's smallest datagrams fit every path."""
+        if error.errno == errno.EMSGSIZE:
+            self._quic.narrow()
+        elif not self._connected.done():
             self._end(Disconnected(f"{self.remote[0]} port {self.remote[1]}: {error.strerror}"))
 
     def _received(self) -> None:
         """Hand out what a batch brought. Sending waits a turn: whoever got an answer may ask the next thing."""
+        self._heard_at = self._loop.time()
+        self._hand_out()
+
+    def _hand_out(self) -> None:
         while (event := self._quic.next_event()) is not None:
             self._take(event)
         if self._quic.proof.refusal is not None:
@@ -235,9 +246,21 @@ class Link:
         at, now = self._quic.get_timer(), self._loop.time()
         if at is None or at <= now:
             self._quic.handle_timer(now)
-            self._received()
+            self._look_elsewhere(now)
+            self._hand_out()
         else:
             self._timer = self._loop.call_at(at, self._timer_due)
+
+    def _look_elsewhere(self, now: float) -> None:
+        """After a silence, speak from the address that this machine has now, if it is another: the node's QUIC follows
+        whoever holds the keys (RFC 9000, 9)."""
+        if now - max(self._heard_at, self._looked_at) < ELSEWHERE_SECONDS:
+            return
+        self._looked_at = now
+        found = reconnected(self._endpoint.sock, self.remote, self._limits.receive_buffer)
+        if found is not None:
+            self._endpoint.close()
+            self._endpoint = Endpoint(found, self._receive, self._received, self._refused)
 
     def _keep_alive(self) -> None:
         """Events can only reach a connection that lives."""
@@ -294,25 +317,19 @@ async def dial(
     except OSError as error:
         raise Disconnected(f"{host}: {error.strerror or error}") from error
     failure: Disconnected | None = None
-    for family, _, _, _, address in found:
+    for *_, address in found:
         try:
-            return await open_link(family, address, ClientConnection(identity, limits, clock, accept), timeout, limits)
+            return await open_link(address, ClientConnection(identity, limits, clock, accept), timeout, limits)
         except Disconnected as error:
             failure = error
     raise failure or Disconnected(f"{host} has no address")
 
 
-async def open_link(family: int, address: Any, quic: ClientConnection, timeout: float, limits: Limits) -> Link:
+async def open_link(address: Address, quic: ClientConnection, timeout: float, limits: Limits) -> Link:
     """Connect to one address with a connection made before. As `dial`."""
     try:
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    except OSError as error:  # no descriptors: who asks again later may have some
-        raise Disconnected(f"{address[0]}: {error.strerror}") from error
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.receive_buffer)
-        sock.connect(address)
-    except OSError as error:
-        sock.close()
+        sock = connect(address, limits.receive_buffer)
+    except OSError as error:  # no descriptors, say: who asks again later may have some
         raise Disconnected(f"{address[0]}: {error.strerror}") from error
     link = Link(quic, sock, address, limits)
     try:

@@ -136,8 +136,8 @@ class Connection(QuicConnection):
         Where large datagrams are what the path swallows, small ones leave from then on.
         """
         congestion: Any = self._loss._cc
-        if congestion.black_hole and self._max_datagram_size > DATAGRAM_SIZE:
-            self._set_datagram_size(DATAGRAM_SIZE)
+        if congestion.black_hole:
+            self.narrow()
         if self._handshake_confirmed:
             space = self._spaces[Epoch.ONE_RTT]
             if space.ack_at is not None and space.ack_at > now and self._has_data():
@@ -147,6 +147,11 @@ class Connection(QuicConnection):
     def widen(self, mtu: int) -> None:
         """Send datagrams as large as the route's MTU takes: fewer packets are most of what speed costs here."""
         self._set_datagram_size(max(DATAGRAM_SIZE, min(mtu - BESIDE_QUIC, LARGEST_DATAGRAM)))
+
+    def narrow(self) -> None:
+        """Send datagrams from now on that fit every path."""
+        if self._max_datagram_size > DATAGRAM_SIZE:
+            self._set_datagram_size(DATAGRAM_SIZE)
 
     def _set_datagram_size(self, size: int) -> None:
         """aioquic takes the size once, in its constructor; these are all the places that keep it."""

@@ -44,7 +44,7 @@ def liar(shown: Any, private_key: Any, chain: tuple[Any, ...] = ()) -> ClientCon
 
 
 async def dial_as(quic: ClientConnection, rig: Rig) -> Link:
-    return await open_link(socket.AF_INET, ("127.0.0.1", rig.port), quic, 5.0, DEFAULTS)
+    return await open_link(("127.0.0.1", rig.port), quic, 5.0, DEFAULTS)
 
 
 def foreign(key: Any) -> x509.Certificate:
