@@ -42,7 +42,7 @@ class Measures:
                 self._metrics.teardown_seconds.labels(kind.name.lower()).observe(seconds)
 
     def start(self, node: NodeService, address: tuple[str, int]) -> tuple[str, int]:
-        """Add every family and serve; return the address. OSError if it cannot be bound."""
+        """Add every family and serve; return the address. AlreadyRunning if it cannot be bound."""
         from fabricbios.daemon.metrics import Metrics  # most nodes need no Prometheus client: it takes 5 MiB
 
         metrics = self._metrics = Metrics()

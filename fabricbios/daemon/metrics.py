@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from fabricbios import __version__
 from fabricbios.daemon.scrapes import SCRAPE_SECONDS, ScrapeServer
+from fabricbios.daemon.statedir import AlreadyRunning
 
 GAP_SECONDS = 0.05  # between two looks at the loop's numbers, however many ask: it has other work
 _OP_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
@@ -57,9 +58,15 @@ class Metrics:
         self._families.append(Family(name, help_, labels, values))
 
     def serve(self, address: tuple[str, int], loop: asyncio.AbstractEventLoop) -> tuple[str, int]:
-        """Answer scrapes in a thread of their own; return the address with the port that was picked. OSError."""
+        """Answer scrapes in a thread of their own; return the address with the port that was picked.
+
+        AlreadyRunning where it cannot be bound.
+        """
         self.registry.register(_Pulled(self.collect, loop))
-        self._server = ScrapeServer(address, self.registry)
+        try:
+            self._server = ScrapeServer(address, self.registry)
+        except OSError as e:
+            raise AlreadyRunning(f"metrics {address[0]} port {address[1]}: {e.strerror}") from None
         self._server.start()
         return address[0], self._server.server_port
 

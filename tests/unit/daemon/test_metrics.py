@@ -15,6 +15,7 @@ import pytest
 from fabricbios.daemon import metrics, scrapes
 from fabricbios.daemon.metrics import Metrics
 from fabricbios.daemon.scrapes import MAX_SCRAPES
+from fabricbios.daemon.statedir import AlreadyRunning
 
 
 def scraped(port: int) -> str:
@@ -37,6 +38,16 @@ def served(test: Callable[[int], None]) -> list[float]:
     looks: list[float] = []
     asyncio.run(body())
     return looks
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    async def body() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(AlreadyRunning, match=f"metrics 127.0.0.1 port {port}: Address already in use"):
+                Metrics().serve(("127.0.0.1", port), asyncio.get_running_loop())
+
+    asyncio.run(body())
 
 
 def test_a_scrape_is_of_now() -> None:
