@@ -14,6 +14,7 @@ from fabricbios.dataplane.index import SlotIndex, index_bytes
 from fabricbios.dataplane.leases import Leases
 from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.slots import SLOT, Extent, Plane, SlotLease, SlotTable
+from fabricbios.dataplane.store_faults import faults_of, page_bytes
 from fabricbios.dataplane.tally import Tally
 from fabricbios.model import BLOCK_SIZE, DpAuth, DpOp
 
@@ -50,8 +51,8 @@ class FbbuRig:
         self.table = SlotTable(board, [index])
         self.tally = Tally(memoryview(bytearray(COUNTERS.size)))
         fd = os.open(file, os.O_RDWR)
-        self.stores = Stores([(fd, FILE_BYTES)])
-        os.close(fd)
+        self.faults = faults_of(bytearray(page_bytes(1)), 1)
+        self.stores = Stores([(fd, FILE_BYTES)], self.faults)
         leases, limit = Leases(Plane.FBBU, board, index, self.stores.span), DATAGRAM_LIMIT[family]
         self._responder = Responder(Fbbu(self.tally, limit, sync), leases, self.tally, lambda: self.now, limit)
 

@@ -20,7 +20,7 @@ from fabricbios.daemon.storebook import Known, StoreBook
 from fabricbios.dataplane.blockpool import BlockPool
 from fabricbios.dataplane.extent_journal import ExtentJournal
 from fabricbios.errors import ConfigError
-from fabricbios.hw.backing import GRANULE, Backing, Wipe, open_backing
+from fabricbios.hw.backing import GRANULE, Backing, Wipe, identity_at, open_backing
 from fabricbios.hw.sysfs import Sysfs
 from fabricbios.model import Binding, Resource, ResourceType, resource_id_of
 
@@ -101,33 +101,31 @@ class BlockStores:
 
     def _open(self, setting: Setting) -> Backing:
         """OSError(ENODEV) where something else stands there than did, ENXIO where less than what is leased of it."""
-        path, known = setting.path, self._book.at(setting.path)
+        known = self._book.at(setting.path)
         if known is not None:
             self._must_be_there(setting, known)
-        backing = open_backing(Sysfs(), path, setting.size, force=setting.force, ours=self.journal.stores)
-        try:
-            if known is not None and backing.identity not in self._book.identities:
-                self._judge_another(setting, known, backing)
-            if backing.size < self._needed(backing.identity):
-                raise OSError(errno.ENXIO, f"{backing.size} bytes, less than what is leased of it", path)
-        except OSError:
+        force = setting.force
+        backing = open_backing(Sysfs(), setting.path, setting.size, force=force, ours=self.journal.stores)
+        if backing.size < self._needed(backing.identity):
             backing.close()
-            raise
+            raise OSError(errno.ENXIO, f"{backing.size} bytes, less than what is leased of it", setting.path)
         self._opened.append(backing)
         if backing.overridden:
-            log.warning("leasing %s although: %s (block_force)", path, "; ".join(backing.overridden))
+            log.warning("leasing %s although: %s (block_force)", setting.path, "; ".join(backing.overridden))
         return backing
 
     def _must_be_there(self, setting: Setting, known: Known) -> None:
-        """A file is not made a second time, in a directory where perhaps a file system is to be mounted."""
-        size = os.stat(setting.path).st_size
-        if not known.is_device and size < max(setting.size or GRANULE, self._needed(known.identity)):
-            raise OSError(errno.ENXIO, f"truncated: it has {size} bytes", setting.path)
-
-    def _judge_another(self, setting: Setting, known: Known, found: Backing) -> None:
-        if not setting.force:
-            raise another(setting.path, known, found)
-        log.warning("leasing %s (%s), where %s stood before (block_force)", setting.path, found.name, known.name)
+        """Judge what stands at a path before it is opened: it may be anybody's. Nor is a file made a second time, in
+        a directory where perhaps a file system is to be mounted."""
+        path = setting.path
+        name, identity = identity_at(Sysfs(), path)
+        if identity not in self._book.identities:
+            if not setting.force:
+                raise another(path, known, name)
+            log.warning("leasing %s (%s), where %s stood before (block_force)", path, name, known.name)
+        size = os.stat(path).st_size
+        if not known.is_device and size < max(setting.size or GRANULE, self._needed(identity)):
+            raise OSError(errno.ENXIO, f"truncated: it has {size} bytes", path)
 
     def _needed(self, identity: bytes) -> int:
         """Return where the last extent on a store ends."""
@@ -170,10 +168,11 @@ class BlockStores:
         self.journal.close()
 
 
-def another(path: str, known: Known, found: Backing) -> OSError:
-    """Return what to say of something that stands where another store is expected: nothing of it is touched."""
-    told = f"another store stands here ({found.name}), not {known.name}"
-    return OSError(errno.ENODEV, f"{told}: put that back, or name it in block_force to lease this one instead", path)
+def another(path: str, known: Known, name: str) -> OSError:
+    """Return what to say of something that stands where another store is expected: it is not touched."""
+    which = f"another file than {name} was" if name == known.name else f"{name}, not {known.name}"
+    remedy = "put that back, or name it in block_force and restart to lease this one instead"
+    return OSError(errno.ENODEV, f"another store stands here ({which}): {remedy}", path)
 
 
 def known_of(backing: Backing) -> Known:

@@ -7,13 +7,12 @@ that a name of /dev/disk/by-id finds a disk wherever it was plugged in.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 
 from fabricbios.daemon.blockstores import another, known_of
 from fabricbios.dataplane.store_faults import Faults
 from fabricbios.errors import ConfigError
-from fabricbios.hw.backing import Backing, open_backing
+from fabricbios.hw.backing import Backing, identity_at, open_backing
 from fabricbios.hw.sysfs import Sysfs
 
 
@@ -58,17 +57,13 @@ class StoreLook:
 
     def _return(self, is_suspect: bool) -> None:
         """Take it in again, OSError where it is not there."""
-        found = self._found()
         try:
-            known = known_of(self._backing)
-            if found.identity != known.identity:
-                raise another(self.path, known, found)
-            if not found.is_known_anywhere:
-                why = "what stands here has no serial number or WWID, and may be another disk: restart to lease it"
-                raise OSError(errno.ENODEV, why, self.path)
-            if found.size < known.size:
-                raise OSError(errno.ENXIO, f"{found.size} bytes, less than the {known.size} it had", self.path)
-            _judge(found, is_suspect)
+            found = self._found()
+        except OSError as error:
+            self._backing.absence = error
+            raise
+        try:
+            self._judge_return(found, is_suspect)
         except OSError as error:
             found.close()
             self._backing.absence = error
@@ -76,16 +71,26 @@ class StoreLook:
         self._backing.take_in(found)
 
     def _found(self) -> Backing:
-        """Open what stands at the path, whatever it is."""
+        """Open what stands at the path if it is the one; nothing else is opened."""
+        known = known_of(self._backing)
+        name, identity = identity_at(Sysfs(), self.path)
+        if identity != known.identity:
+            raise another(self.path, known, name)
         try:
-            os.stat(self.path)
-            return open_backing(Sysfs(), self.path, None, force=self._force, ours={self._backing.identity})
+            return open_backing(Sysfs(), self.path, None, force=self._force, ours={identity})
         except ConfigError as error:
-            refused = OSError(errno.EBUSY, str(error))
-        except OSError as error:
-            refused = error
-        self._backing.absence = refused
-        raise refused
+            raise OSError(errno.EBUSY, str(error)) from error
+
+    def _judge_return(self, found: Backing, is_suspect: bool) -> None:
+        known = known_of(self._backing)
+        if found.identity != known.identity:  # it was another a moment ago
+            raise another(self.path, known, found.name)
+        if not found.is_known_anywhere:
+            why = "what stands here has no serial number or WWID, and may be another disk: restart to lease it"
+            raise OSError(errno.ENODEV, why, self.path)
+        if found.size < known.size:
+            raise OSError(errno.ENXIO, f"{found.size} bytes, less than the {known.size} it had", self.path)
+        _judge(found, is_suspect)
 
 
 def _judge(store: Backing, is_suspect: bool) -> None:

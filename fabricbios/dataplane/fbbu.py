@@ -129,7 +129,7 @@ class Stores:
         self._is_device[at] = stat.S_ISBLK(os.fstat(self._fds[at]).st_mode)
 
     def close(self) -> None:
-        for fd in self._fds:
+        for fd in (*self._fds, *self._inherited):
             os.close(fd)
 
 

@@ -175,6 +175,22 @@ class Backing:
             base += os.pwrite(self.fd, memoryview(_ZEROS)[: end - base], base)
 
 
+def identity_at(fs: Sysfs, path: str) -> tuple[str, bytes]:
+    """Return name and identity (as `Backing` has them) of what stands at a path, which is not opened.
+
+    OSError where nothing does, ENXIO for a device node without a device.
+    """
+    found = os.stat(path)
+    if not stat.S_ISBLK(found.st_mode):
+        name = os.path.realpath(path)
+        return name, identity_of(name, found.st_ino)
+    try:
+        name = block.stable_name(fs, _kernel_name(fs, found.st_rdev))[0]
+    except ConfigError as error:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), path) from error
+    return name, identity_of(name, 0)
+
+
 def open_backing(
     fs: Sysfs, path: str, size: int | None, *, force: bool = False, ours: Set[bytes] = frozenset()
 ) -> Backing:

@@ -5,7 +5,7 @@ import pytest
 from fabricbios.core.admission import Admission, Offer, Wish
 from fabricbios.core.policy import Limits
 from fabricbios.errors import Refused
-from fabricbios.model import Binding, DpAuth, Resource, ResourceType, Status
+from fabricbios.model import Binding, DpAuth, Resource, ResourceFlags, ResourceType, Status
 from fabricbios.ports import LeaseSpec
 
 
@@ -66,6 +66,26 @@ def test_a_fenced_resource_is_passed_over_until_its_last_fence_is_gone() -> None
     assert refused(book, Wish(1, resource_id=1)) is Status.RESOURCE_FENCED
     book.unfence(1)
     assert book.admit(Wish(1, resource_id=1), Limits()).size == 10
+
+
+def test_what_is_gone_is_refused_in_its_own_words_and_what_errs_is_granted() -> None:
+    book = Admission([offer(1), offer(2)])
+    book.lose(1)
+    assert book.admit(Wish(1), Limits()).offer.resource.resource_id == 2
+    with pytest.raises(Refused, match="is gone"):
+        book.admit(Wish(1, resource_id=1), Limits())
+    assert refused(book, Wish(1, resource_id=1)) is Status.RESOURCE_FENCED
+    lost, well = book.summaries()
+    assert (lost.flags, lost.available, well.flags) == (ResourceFlags.FENCED | ResourceFlags.DEGRADED, 0, 0)
+    book.fence(1)  # a teardown that failed meanwhile outlives the return
+    book.regain(1)
+    assert book.summaries()[0].flags == ResourceFlags.FENCED
+    book.unfence(1)
+    book.degrade(1, True)
+    assert (book.summaries()[0].flags, book.summaries()[0].available) == (ResourceFlags.DEGRADED, 100)
+    assert book.admit(Wish(1, resource_id=1), Limits()).size == 10
+    book.degrade(1, False)
+    assert book.summaries()[0].flags == 0
 
 
 def test_a_binding_chooses_among_resources() -> None:

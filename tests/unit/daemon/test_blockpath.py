@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -72,6 +73,92 @@ def test_one_wrong_store_opens_none(tmp_path: Path, second: str, monkeypatch: py
     with pytest.raises(ConfigError):
         BlockStores(config(tmp_path, f"{tmp_path}/one:4M", f"{tmp_path}/{second}"), NODE_ID)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def named(root: Path, **files: str) -> list[str]:
+    """Make links as kernel names are: today's /dev/sdb may be yesterday's /dev/sdc. Return the paths."""
+    for name, file in files.items():
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to(root / file)
+    return [f"{root}/sdb", f"{root}/sdc"]
+
+
+def by_name(root: Path, paths: list[str]) -> dict[str, str]:
+    """Start with these; return file -> why it is not there, "" where it is."""
+    stores = BlockStores(config(root, *paths), NODE_ID)
+    found = {Path(b.name).name: str(b.absence.strerror) if b.absence else "" for b in stores.by_resource.values()}
+    assert [r.resource_id for r in stores.resources([])] == list(stores.by_resource)
+    stores.close()
+    return found
+
+
+def test_a_store_that_was_there_before_may_be_missing(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(2 * GRANULE))
+    paths = named(tmp_path, sdb="one", sdc="two")
+    assert by_name(tmp_path, paths) == {"one": "", "two": ""}
+    (tmp_path / "sdc").unlink()
+    for _ in range(2):
+        assert by_name(tmp_path, paths) == {"one": "", "two": "No such file or directory"}
+    named(tmp_path, sdc="two")
+    assert by_name(tmp_path, paths) == {"one": "", "two": ""}
+
+
+def test_which_one_is_missing_is_known_although_the_names_moved_up(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(2 * GRANULE))
+    by_name(tmp_path, named(tmp_path, sdb="one", sdc="two"))
+    paths = named(tmp_path, sdb="two")
+    (tmp_path / "sdc").unlink()
+    assert by_name(tmp_path, paths) == {"two": "", "one": "No such file or directory"}
+
+
+def test_another_at_the_path_has_data_on_it_and_stops_nobody(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(2 * GRANULE))
+    paths = named(tmp_path, sdb="one", sdc="two")
+    by_name(tmp_path, paths)
+    (tmp_path / "three").write_bytes(bytes(1080) + b"\x53\xef" + bytes(GRANULE))
+    named(tmp_path, sdc="three")
+    assert by_name(tmp_path, paths)["two"].startswith(
+        f"another store stands here ({tmp_path}/three, not {tmp_path}/two)"
+    )
+
+
+@pytest.mark.parametrize(("size", "why"), [("2M", ""), ("4M", "truncated: it has 2097152 bytes")])
+def test_a_file_cut_short_between_two_starts_is_missing_what_is_leased_of_it(
+    tmp_path: Path, size: str, why: str
+) -> None:
+    assert by_name(tmp_path, [f"{tmp_path}/one:4M"]) == {"one": ""}
+    os.truncate(tmp_path / "one", 2 * GRANULE)
+    assert by_name(tmp_path, [f"{tmp_path}/one:{size}"]) == {"one": why}
+
+
+def test_extents_beyond_the_end_are_no_contradiction_and_nobody_elses(tmp_path: Path) -> None:
+    stores = BlockStores(config(tmp_path, f"{tmp_path}/one:4M"), NODE_ID)
+    (resource_id,) = stores.by_resource
+    stores.pool.place(7, resource_id, 4 * GRANULE)
+    stores.close()
+    os.truncate(tmp_path / "one", GRANULE)
+    stores = BlockStores(config(tmp_path, f"{tmp_path}/one"), NODE_ID)
+    assert stores.pool.leases() == {7}
+    assert stores.pool.available(resource_id) == 0
+    with pytest.raises(OSError, match="truncated"):
+        stores.pool.release(7)
+    assert stores.pool.leases() == {7}
+    stores.close()
+
+
+@pytest.mark.parametrize("said", [errno.EACCES, errno.EROFS])
+def test_what_may_not_be_opened_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int) -> None:
+    by_name(tmp_path, [f"{tmp_path}/one:4M"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(said, os.strerror(said), f"{tmp_path}/one")
+
+    monkeypatch.setattr("fabricbios.daemon.blockstores.open_backing", refuse)
+    with pytest.raises(OSError, match=os.strerror(said)):
+        by_name(tmp_path, [f"{tmp_path}/one:4M"])
 
 
 def test_force_is_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator
@@ -61,7 +63,8 @@ class StubLoop:
 class Hung:
     """A store on a file system that does not answer until it is let go."""
 
-    path, absence = "/hung", None
+    path = "/hung"
+    absence: OSError | None = None
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -71,6 +74,9 @@ class Hung:
 
     def faults(self) -> Faults:
         return Faults()
+
+    def is_silent(self) -> bool:
+        return False
 
 
 class ThreadedLoop(StubLoop):
@@ -204,5 +210,111 @@ def test_it_looks_again_by_itself(store: Backing, monkeypatch: pytest.MonkeyPatc
         while not loop.waiting:
             await asyncio.sleep(0)
         watch.stop()
+
+    asyncio.run(work())
+
+
+class Erring(Hung):
+    """A store whose I/O fails as often as it is told, and that is looked at as it says."""
+
+    path = "/erring"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed, self.silent = Faults(), False
+        self.suspected: list[bool] = []
+        self.gone: OSError | None = None
+
+    def look(self, is_suspect: bool) -> None:
+        self.suspected.append(is_suspect)
+        if self.gone is not None:
+            raise self.gone
+
+    def faults(self) -> Faults:
+        return self.failed
+
+    def is_silent(self) -> bool:
+        return self.silent
+
+
+@contextlib.contextmanager
+def watching(store: Any) -> Iterator[tuple[StubLoop, StoreWatch, list[int]]]:
+    loop = StubLoop()
+    refits: list[int] = []
+    watch = StoreWatch({STORE: store}, loop, refits.append)
+    yield loop, watch, refits
+    watch.stop()
+
+
+def look_once(loop: StubLoop, watch: StoreWatch) -> str:
+    """Look, and return the state that came of it."""
+    watch._look_at_all()
+    loop.finish()
+    return watch.states()[STORE].state
+
+
+def test_errors_are_told_once_degrade_and_are_over_after_a_while(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    async def work() -> None:
+        store = Erring()
+        with watching(store) as (loop, watch, refits):
+            assert look_once(loop, watch) == "well"
+            for writes in (1, 2):
+                store.failed = Faults(0, writes, 0, errno.EIO)
+                assert look_once(loop, watch) == "errs"
+            assert watch.states()[STORE].why == (
+                "/erring: 0 reads, 2 writes, 0 flushes failed, the last with Input/output error"
+            )
+            monkeypatch.setattr(storewatch, "QUIET_SECONDS", -1)
+            assert look_once(loop, watch) == "well"
+            assert loop.stub.told == ["7 errs", "7 is well"], "and nobody's lease has ended"
+            assert store.suspected == [False, True, True, False]
+            assert refits == []
+
+    asyncio.run(work())
+    assert caplog.text.count("a store errs") == 1
+    assert caplog.text.count("has not erred") == 1
+
+
+def test_one_of_which_nothing_can_be_read_is_gone_stays_suspect_and_comes_back(caplog: Any) -> None:
+    async def work() -> None:
+        store = Erring()
+        with watching(store) as (loop, watch, refits):
+            store.failed, store.gone = Faults(1, 0, 0, errno.EIO), OSError(errno.EIO, "nothing can be read", "/erring")
+            assert [look_once(loop, watch) for _ in range(3)] == ["absent"] * 3
+            store.failed = Faults(9, 0, 0, errno.EBADF)  # who still asked
+            store.gone = OSError(errno.ENOENT, "No such file", "/erring")
+            assert look_once(loop, watch) == "absent"
+            assert watch.states()[STORE].why == f"/erring: No such file; {storewatch.REMEDY}"
+            store.gone = None
+            assert look_once(loop, watch) == "well"
+            assert look_once(loop, watch) == "well"
+            assert loop.stub.told == ["7 errs", "lost 7", "7 is well", "regained 7"]
+            assert refits == [STORE, STORE]
+            assert store.suspected == [True] * 5 + [False]
+
+    asyncio.run(work())
+    assert caplog.text.count("a store is gone") == 1
+    assert caplog.text.count("that store is not back: /erring: No such file") == 1
+
+
+def test_what_a_start_found_missing_is_lost_before_anybody_can_ask_for_it() -> None:
+    async def work() -> None:
+        store = Erring()
+        store.absence = OSError(errno.ENOENT, "No such file or directory")
+        with watching(store) as (loop, watch, _):
+            watch.start()
+            assert loop.stub.told == ["lost 7"], "no look is through yet"
+            assert watch.states()[STORE].why.startswith("/erring: No such file or directory")
+
+    asyncio.run(work())
+
+
+def test_one_that_does_not_answer_is_silent() -> None:
+    async def work() -> None:
+        store = Erring()
+        with watching(store) as (loop, watch, _):
+            store.silent = True
+            assert look_once(loop, watch) == "silent"
+            assert loop.stub.told == []
 
     asyncio.run(work())

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,54 @@ def test_what_could_not_be_made_durable_is_never_acknowledged(rig: FbbuRig, flus
     assert status_of(rig.ask(write_block(0, ONE, 2))) == DpStatus.INTERNAL
     assert status_of(rig.ask(read_block(0, 1, 3))) == DpStatus.INTERNAL
     assert status_of(rig.ask(write_block(0, ONE, 2, lease_id=2))) == DpStatus.OK
+
+
+def test_errors_are_counted_by_store_and_by_what_failed(
+    rig: FbbuRig, flushes: Flushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (counted,) = rig.faults
+    rig.open()
+    rig.ask(read_block(0, 1, 1))
+    assert counted.read() == (0, 0, 0, 0)
+    flushes.fails = True
+    rig.ask(write_block(0, ONE, 2))
+    assert counted.read() == (0, 0, 1, errno.EIO)
+    other = LEASE._replace(lease_id=2)
+    rig.open(other)
+    for call, asked in (("pread", read_block(0, 1, 1, lease_id=2)), ("pwrite", write_block(0, ONE, 2, lease_id=2))):
+        with monkeypatch.context() as broken:
+            broken.setattr(fbbu.os, call, raising(errno.ENXIO))
+            rig.ask(asked)
+    assert counted.read() == (1, 1, 1, errno.ENXIO)
+
+
+def raising(number: int) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_a_store_comes_and_goes_under_a_lease_that_lives(rig: FbbuRig) -> None:
+    """Nothing reaches another file by a number that was its own, nor is anything acknowledged."""
+    rig.open()
+    assert status_of(rig.ask(write_block(0, ONE, 1))) == DpStatus.OK
+    before = len(os.listdir("/proc/self/fd"))
+    rig.stores.refit(0, os.open("/", os.O_PATH))
+    assert status_of(rig.ask(read_block(0, 1, 2))) == DpStatus.INTERNAL
+    assert status_of(rig.ask(write_block(0, ONE, 3))) == DpStatus.INTERNAL
+    rig.stores.refit(0, os.open(rig.file, os.O_RDWR))
+    assert rig.ask(read_block(0, 1, 4))[64:] == ONE  # type: ignore[index]
+    assert status_of(rig.ask(write_block(1, ONE, 5))) == DpStatus.OK
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_store_that_cannot_be_opened_stops_no_server(tmp_path: Path) -> None:
+    dead = os.open("/", os.O_PATH)
+    stores = fbbu.Stores([(dead, 1 << 20)])
+    span = stores.span(Extent(0, 512, 0))
+    assert (span.bytes_at(0, 512), span.write(0, ONE), span.is_whole(), span.flush()) == (None, False, False, False)
+    stores.close()
 
 
 @pytest.mark.parametrize("asked", [read_block(BLOCKS - 1), write_block(BLOCKS - 1, ONE), write_block(0, ONE)])
