@@ -23,6 +23,7 @@ _BYTES = {
     FilterField.ROW_ID: 4,
     FilterField.RACK_ID: 4,
 }
+_OF_RESOURCE = frozenset((FilterField.RESOURCE_TYPE, FilterField.RESOURCE_FLAGS))
 _RANGED = frozenset((FilterField.SITE_ID, FilterField.ROW_ID, FilterField.RACK_ID))
 
 
@@ -55,6 +56,10 @@ class Wanted:
         self._ranges: dict[int, Range] = {}
         for f in filters:
             self._fold(f)
+        self._kind = self._bits.get(FilterField.RESOURCE_TYPE, Bits())
+        self._flags = self._bits.get(FilterField.RESOURCE_FLAGS, Bits())
+        self._about_node = any(field not in _OF_RESOURCE for field in (*self._bits, *self._ranges))
+        self._about_resource = any(field in _OF_RESOURCE for field in self._bits)
 
     @property
     def node_id(self) -> int | None:
@@ -64,26 +69,22 @@ class Wanted:
 
     def matches(self, announce: Announce) -> bool:
         """Whether a node is among those asked for; no filters ask for all."""
-        return not self.nobody and self._matches_node(announce) and self._matches_resource(announce)
+        if self.nobody or (self._about_node and not self._matches_node(announce)):
+            return False
+        return not self._about_resource or self._matches_resource(announce)
 
     def _matches_node(self, a: Announce) -> bool:
         if self._ranges:
             have = {FilterField.SITE_ID: a.site_id, FilterField.ROW_ID: a.row_id, FilterField.RACK_ID: a.rack_id}
             if not all(demand.of(have[FilterField(field)]) for field, demand in self._ranges.items()):
                 return False
-        if not self._bits:
-            return True
         custom = self._bits.get(FilterField.LOCALITY_CUSTOM)
         if custom is not None and not custom.of(int.from_bytes(a.custom, "big")):
             return False
         return self.node_id in (None, a.node_id)
 
     def _matches_resource(self, announce: Announce) -> bool:
-        kind, flags = (self._bits.get(f) for f in (FilterField.RESOURCE_TYPE, FilterField.RESOURCE_FLAGS))
-        if kind is None and flags is None:
-            return True
-        kind, flags = kind or Bits(), flags or Bits()
-        return any(kind.of(r.resource_type) and flags.of(r.flags) for r in announce.resources)
+        return any(self._kind.of(r.resource_type) and self._flags.of(r.flags) for r in announce.resources)
 
     def _fold(self, f: Filter) -> None:
         width = _BYTES.get(FilterField(f.field)) if f.field in _KNOWN else None
