@@ -19,7 +19,7 @@ from node_rig import NodeProcess
 
 from fabricbios.client import Node
 from fabricbios.errors import Fenced, Refused, Revoked
-from fabricbios.model import Binding, ResourceFlags
+from fabricbios.model import Binding, ResourceFlags, ResourceType, Status
 from fabricbios.transport import Identity
 from fabricbios.wire import ResourceSummary
 
@@ -231,3 +231,72 @@ def test_a_file_system_without_room_is_a_write_that_errs(tmp_path: Path) -> None
     finally:
         node.close()
         subprocess.run(["umount", "--lazy", place], check=True)
+
+
+class Frozen:
+    """A mounted file system that can be frozen: whoever writes to it then waits, and no signal reaches him."""
+
+    def __init__(self, root: Path) -> None:
+        self.mount = root / "mount"
+        self.mount.mkdir()
+        with (root / "image").open("wb") as image:
+            image.truncate(48 << 20)
+        subprocess.run(["mkfs.ext4", "-q", image.name], check=True)
+        done = subprocess.run(["mount", "-o", "loop", image.name, str(self.mount)], capture_output=True, text=True)
+        require("loop and ext4", done.returncode == 0, done.stderr)
+
+    def freeze(self) -> None:
+        subprocess.run(["fsfreeze", "-f", str(self.mount)], check=True)
+
+    def thaw(self) -> None:
+        """Nothing happens if it is not frozen."""
+        subprocess.run(["fsfreeze", "-u", str(self.mount)], capture_output=True)
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> Iterator[Frozen]:
+    require("fsfreeze", bool(shutil.which("fsfreeze") and shutil.which("mkfs.ext4")), "no fsfreeze, no mkfs.ext4")
+    made = Frozen(tmp_path)
+    yield made
+    made.thaw()
+    subprocess.run(["umount", str(made.mount)], check=True)
+
+
+def test_who_frees_a_lease_on_a_disk_that_hangs_has_an_answer_before_he_gives_up(
+    tmp_path: Path, frozen: Frozen
+) -> None:
+    """And nobody else waits: neither for his answer, nor for another lease on another disk, nor for memory."""
+    node = NodeProcess(tmp_path, "--block", f"{frozen.mount}/disk:8M", "--block", f"{tmp_path}/file:4M", mem="1M")
+    node.start()
+
+    async def elsewhere(client: Node) -> None:
+        async with client.lease_memory(65536, ttl=60) as memory:
+            assert await memory.read(0, 8) == bytes(8)
+        wanted = (await store(client, 4 * MIB)).resource_id
+        async with client.lease_block(MIB, ttl=60, binding=Binding.QUIC, resource_id=wanted) as well:
+            await well.write(0, b"w" * 512)
+
+    async def work(client: Node) -> None:
+        await client.cap_request()
+        wanted = (await store(client)).resource_id
+        leases = [await client.lease_alloc(120, ResourceType.BLOCK, MIB, binding=Binding.QUIC, resource_id=wanted)
+                  for _ in range(3)]  # fmt: skip
+        frozen.freeze()
+        freed = asyncio.gather(*(client.free(lease.lease_id) for lease in leases), return_exceptions=True)
+        await asyncio.sleep(0.5)
+        await elsewhere(client)
+        assert not freed.done(), "it was answered before it hung"
+        said = await freed
+        assert [error.status for error in said if isinstance(error, Refused)] == [Status.RESOURCE_BUSY] * 3
+        assert all("access is over" in str(error) for error in said)
+        await elsewhere(client)
+        frozen.thaw()
+        while (await store(client)).available < SIZE:
+            await asyncio.sleep(0.1)
+
+    try:
+        node.run(work, OWNER)
+        assert node.end() == 0
+    finally:
+        frozen.thaw()
+        node.close()
