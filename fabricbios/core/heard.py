@@ -86,7 +86,7 @@ class HeardNodes:
         until = now.boot_ns + min(announce.ttl_secs, MAX_TTL_SECS) * NS
         held = self._forget(node_id)
         if standing is Standing.STRANGER and held is not None and held.source == source:
-            standing = min(held.standing, Standing.REACHED)
+            standing = held.standing if held.standing is Standing.REACHED else standing
         self._keep(Heard(announce, listed, until, standing, source))
         self._remember(node_id, announce.sequence)
         return outcome

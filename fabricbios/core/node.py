@@ -226,7 +226,7 @@ class Node:
 
     def pending_enrolments(self) -> dict[int, bytes]:
         """Return id -> public key of who asked to be enrolled and waits."""
-        return dict(self._state.enrolments)
+        return self._state.enrolments.keys()
 
     def approve_enrolment(self, node_id: int) -> bool:
         """The admin says yes: the next ENROLL_REQUEST gets its Certificate. False if nobody of that id waits."""

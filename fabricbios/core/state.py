@@ -12,6 +12,7 @@ from fabricbios.core import record
 from fabricbios.core.admission import Admission, Offer
 from fabricbios.core.audit import Audit
 from fabricbios.core.effects import Record
+from fabricbios.core.enrolments import Enrolments
 from fabricbios.core.fence import SchedulerFence
 from fabricbios.core.leases import Leases, Rng
 from fabricbios.core.outbox import Outbox
@@ -122,7 +123,7 @@ class NodeState:
         self.recording: dict[Record, Recording] = {}
         self.clearing: dict[int, tuple[Ask | None, set[int]]] = {}  # FENCE_CLEAR by resource_id: leases still probed
         self.waiting: deque[Waiting] = deque()  # who waits for a teardown, in order of their patience's end
-        self.enrolments: dict[int, bytes] = {}  # node_id -> key, waiting for the admin
+        self.enrolments = Enrolments(MAX_PENDING_ENROLMENTS)
         self.approved: dict[int, bytes] = {}
         self.thermal: tuple[tuple[Any, ...], Instant] | None = None
         self.draining = False

@@ -10,7 +10,7 @@ with an ADMIN token enrols any key at once: its token is the approval.
 
 from __future__ import annotations
 
-from fabricbios.core.state import MAX_PENDING_ENROLMENTS, Ask, NodeState
+from fabricbios.core.state import Ask, NodeState
 from fabricbios.core.token import Scope
 from fabricbios.errors import Refused
 from fabricbios.model import Instant, Perm, Status, id_of_key
@@ -48,21 +48,14 @@ def _approved(state: NodeState, ask: Ask, params: EnrollRequestParams, now: Inst
 
 def _spend_approval(state: NodeState, node_id: int) -> None:
     """Forget who asked and who said yes, wherever that stands: in memory, in the admin's files, or in both."""
-    state.enrolments.pop(node_id, None)
+    state.enrolments.pop(node_id)
     state.approved.pop(node_id, None)
     state.trust.spend_approval(node_id)
 
 
 def _await_approval(state: NodeState, ask: Ask, params: EnrollRequestParams, now: Instant) -> None:
-    """List the key for the admin, if there is a right to ask for it, and refuse for now.
-
-    Who asked longest ago makes room: keys cost strangers nothing, and a list that they filled once would stay full.
-    """
-    waiting = state.enrolments
-    if ask.peer.public_key == params.public_key or ask.trusted:
-        if waiting.pop(params.node_id, None) is None:
-            state.audit.note(now, "enrolment.asked", peer=params.node_id)
-        waiting[params.node_id] = params.public_key
-        if len(waiting) > MAX_PENDING_ENROLMENTS:
-            del waiting[next(iter(waiting))]
+    """List the key for the admin, if there is a right to ask for it, and refuse for now."""
+    may_ask = ask.peer.public_key == params.public_key or ask.trusted
+    if may_ask and state.enrolments.ask(params.node_id, params.public_key, ask.peer.remote[0]):
+        state.audit.note(now, "enrolment.asked", peer=params.node_id)
     raise Refused.of(Status.INSUFFICIENT_PERM, "an admin must approve this enrolment on the node")

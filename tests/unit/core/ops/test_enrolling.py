@@ -18,9 +18,9 @@ def node_with_controller() -> FakeNode:
     return FakeNode(controller_key=CONTROLLER)
 
 
-def ask_for_own(node: FakeNode, key: bytes = KEY) -> FakeAnswer:
+def ask_for_own(node: FakeNode, key: bytes = KEY, host: str = "192.0.2.1") -> FakeAnswer:
     """A stranger, with `key` proved by TLS, asks for its Certificate."""
-    peer = peer_of(id_of_key(key), connection=9, stream=4)._replace(public_key=key)
+    peer = peer_of(id_of_key(key), connection=9, stream=4, host=host)._replace(public_key=key)
     request = Request(int(Op.ENROLL_REQUEST), params=EnrollRequestParams(id_of_key(key), key).pack()).pack()
     frame = Frame(int(MsgType.REQUEST), 0, 4, 1, peer.node_id, request).pack()
     node.node.receive(frame, peer, node.clock.now)
@@ -94,6 +94,15 @@ def test_strangers_who_filled_the_list_keep_nobody_out() -> None:
         ask_for_own(node)  # it asks again, as a node does
     assert node.node.approve_enrolment(ID)
     assert ask_for_own(node).status is Status.OK
+
+
+def test_who_fills_the_list_from_one_address_pushes_out_nobody_at_another() -> None:
+    node = node_with_controller()
+    ask_for_own(node)
+    for i in range(2 * MAX_PENDING_ENROLMENTS):
+        ask_for_own(node, i.to_bytes(32, "big"), f"2001:db8::{i:x}")  # all of one /64
+    assert len(node.node.pending_enrolments()) == MAX_PENDING_ENROLMENTS
+    assert node.node.approve_enrolment(ID)
 
 
 def test_an_approval_is_good_for_one_certificate() -> None:
