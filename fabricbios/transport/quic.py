@@ -5,6 +5,7 @@ What is overridden here is private to aioquic 1.7.2, which is why that version i
 * windows grow with what was consumed, not with what was claimed: stock aioquic doubles a window once a
   frame *names* an offset in its upper half, so a dozen one-byte frames make it allocate a gigabyte;
 * room for streams is given back soon, not when half of it is used up;
+* datagrams are no larger than the peer takes;
 * an acknowledgement that waits rides on the data that leaves, instead of in a packet of its own;
 * its Epochs hash by identity.
 """
@@ -17,9 +18,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, QuicConnection
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
@@ -60,6 +62,7 @@ class Connection(QuicConnection):
         self.proof = PeerProof()
         self.window = configuration.max_data
         self.closed_with: int | None = None
+        self._taken = LARGEST_DATAGRAM  # the largest datagram that the peer says it takes
         self._local_max_streams_bidi = Limit(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", limits.streams)
 
     def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None:
@@ -145,8 +148,13 @@ class Connection(QuicConnection):
         return super().datagrams_to_send(now)
 
     def widen(self, mtu: int) -> None:
-        """Send datagrams as large as the route's MTU takes: fewer packets are most of what speed costs here."""
-        self._set_datagram_size(max(DATAGRAM_SIZE, min(mtu - BESIDE_QUIC, LARGEST_DATAGRAM)))
+        """Send datagrams as large as route and peer take: fewer packets are most of what speed costs here."""
+        self._set_datagram_size(max(DATAGRAM_SIZE, min(mtu - BESIDE_QUIC, LARGEST_DATAGRAM, self._taken)))
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        """As the base, which checks max_udp_payload_size and then forgets it (RFC 9000, 18.2)."""
+        super()._parse_transport_parameters(data, from_session_ticket)
+        self._taken = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size or LARGEST_DATAGRAM
 
     def narrow(self) -> None:
         """Send datagrams from now on that fit every path."""

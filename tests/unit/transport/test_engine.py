@@ -22,9 +22,14 @@ def test_what_is_wrapped_and_overridden_is_there() -> None:
     quic = ClientConnection(None, DEFAULTS, unix_now, accept_anyone)
     quic.connect(("127.0.0.1", 1), 0.0)
     assert vars(quic.tls)["_client_handle_certificate"].__qualname__.startswith("check_server")
-    for name in ("_server_handle_certificate", "_server_handle_certificate_verify", "_server_expect_finished"):
+    for name in (
+        "_server_handle_hello",
+        "_server_handle_certificate",
+        "_server_handle_certificate_verify",
+        "_server_expect_finished",
+    ):
         assert callable(getattr(tls.Context, name))
-    for name in ("_write_connection_limits", "_write_stream_limits", "_initialize"):
+    for name in ("_write_connection_limits", "_write_stream_limits", "_parse_transport_parameters", "_initialize"):
         assert callable(getattr(super(ClientConnection, quic), name))
 
 

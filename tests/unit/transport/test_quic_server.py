@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 
 import pytest
 from quic_rig import Echo, run, served, until
@@ -9,7 +10,8 @@ from quic_rig import Echo, run, served, until
 from fabricbios.errors import Disconnected, LocalMisuse, TimedOut
 from fabricbios.ports import StreamPeer
 from fabricbios.transport import DEFAULTS, Identity, QuicServer, accept_anyone, dial
-from fabricbios.transport.quic import DATAGRAM_SIZE, LARGEST_DATAGRAM, STREAM_CREDIT
+from fabricbios.transport.link import open_link
+from fabricbios.transport.quic import DATAGRAM_SIZE, LARGEST_DATAGRAM, STREAM_CREDIT, ClientConnection, unix_now
 
 
 def test_many_questions_at_once_each_get_their_own_answer() -> None:
@@ -257,5 +259,27 @@ def test_wide_routes_get_large_datagrams_and_black_holes_small_ones() -> None:
             rig.echo.silent = False
             assert len(await link.request(bytes(60_000))) == 60_000
             assert link._quic._max_datagram_size == DATAGRAM_SIZE
+
+    run(body)
+
+
+class Narrow(ClientConnection):
+    """Says that it takes datagrams of 1400 bytes (max_udp_payload_size), as quiche and picoquic do."""
+
+    def _serialize_transport_parameters(self) -> bytes:
+        return super()._serialize_transport_parameters() + bytes.fromhex("03024578")
+
+
+def test_datagrams_are_no_larger_than_the_peer_takes() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            quic = Narrow(rig.friend, DEFAULTS, unix_now, accept_anyone)
+            link = await open_link(socket.AF_INET, ("127.0.0.1", rig.port), quic, 60.0, DEFAULTS)
+            endpoint, sizes = rig.server._endpoints[0], []
+            send = endpoint.send
+            endpoint.send = lambda data, *to: (sizes.append(len(data)), send(data, *to))[1]  # type: ignore
+            assert len(await link.request(bytes(60_000))) == 60_000
+            assert max(sizes) == 1400
+            link.close()
 
     run(body)
