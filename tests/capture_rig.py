@@ -29,7 +29,7 @@ def captured(path: Path, ports: list[int]) -> Iterator[None]:
             yield
         finally:
             dump.send_signal(signal.SIGINT)
-            dump.communicate(timeout=10)
+            dump.communicate(timeout=60)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def relay() -> Iterator[str]:
 
     thread = threading.Thread(target=asyncio.run, args=(live(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield where[0]
     leave.set()
     thread.join()

@@ -32,7 +32,7 @@ def test_a_store_that_hangs_holds_up_no_effect_of_another_store_or_of_memory() -
         effects.submit(Undo(hung, "block.extent"), lambda: cast(None, go.wait(60)))
     for effect in (Undo(well, "block.extent"), Undo(LEASE, "memory.slot"), Record(hung, {}, durable=True)):
         effects.submit(effect, lambda: cast(None, done.release()))
-    assert all(done.acquire(timeout=10) for _ in range(3))
+    assert all(done.acquire(timeout=60) for _ in range(3))
     go.set()
     effects.close()
 

@@ -304,7 +304,7 @@ class Slow:
         def fdatasync(which: int) -> None:
             if which == fd:
                 self.inside.set()
-                assert self.go.wait(10)
+                assert self.go.wait(60)
             real(which)
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
@@ -328,14 +328,14 @@ def test_a_slow_store_holds_up_no_other(node: Node, second: LeaseSpec, monkeypat
     slow = Slow(monkeypatch, node.pool.backings[0].data_fd)
     with ThreadPoolExecutor() as threads:
         held = threads.submit(node.plane.write, QUIC.lease_id, 0, ONE)
-        assert slow.inside.wait(10)
+        assert slow.inside.wait(60)
         others = threads.submit(node.plane.write, second.lease_id, 0, ONE)
-        assert others.result(10) is DpStatus.OK
+        assert others.result(60) is DpStatus.OK
         assert node.plane.read(QUIC.lease_id, 1, 1)[0] is DpStatus.OK
-        threads.submit(node.end, second).result(10)
+        threads.submit(node.end, second).result(60)
         assert not held.done()
         slow.go.set()
-        assert held.result(10) is DpStatus.OK
+        assert held.result(60) is DpStatus.OK
 
 
 def test_a_lease_is_not_ended_under_an_operation_of_its_own(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,12 +344,12 @@ def test_a_lease_is_not_ended_under_an_operation_of_its_own(node: Node, monkeypa
     slow = Slow(monkeypatch, node.pool.backings[0].data_fd)
     with ThreadPoolExecutor() as threads:
         held = threads.submit(node.plane.write, QUIC.lease_id, 0, ONE)
-        assert slow.inside.wait(10)
+        assert slow.inside.wait(60)
         with pytest.raises(OSError, match="stuck"):
             node.plane.undo(SLOT_STEP, QUIC)
         assert node.plane.read(QUIC.lease_id, 0, 1)[0] is DpStatus.EXPIRED  # closed, although it waits
         slow.go.set()
-        held.result(10)
+        held.result(60)
         node.plane.undo(SLOT_STEP, QUIC)
 
 
@@ -360,13 +360,13 @@ def test_a_write_that_waited_for_its_store_is_judged_when_its_turn_comes(
     slow = Slow(monkeypatch, node.pool.backings[0].data_fd)
     with ThreadPoolExecutor() as threads:
         first = threads.submit(node.plane.write, QUIC.lease_id, 0, ONE)
-        assert slow.inside.wait(10)
+        assert slow.inside.wait(60)
         late = threads.submit(node.plane.write, QUIC.lease_id, 1, ONE)
         while len(node.plane._slots._under_way._of[QUIC.lease_id]) < 2:
             pass
         node.now = QUIC.expires_ns
         slow.go.set()
-        assert (first.result(10), late.result(10)) == (DpStatus.OK, DpStatus.EXPIRED)
+        assert (first.result(60), late.result(60)) == (DpStatus.OK, DpStatus.EXPIRED)
 
 
 def test_the_store_of_a_lease_is_what_it_waits_for(node: Node, second: LeaseSpec) -> None:
