@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import socket
 
 import pytest
 from quic_rig import Echo, run, served, until
@@ -274,7 +273,7 @@ def test_datagrams_are_no_larger_than_the_peer_takes() -> None:
     async def body() -> None:
         async with served() as rig:
             quic = Narrow(rig.friend, DEFAULTS, unix_now, accept_anyone)
-            link = await open_link(socket.AF_INET, ("127.0.0.1", rig.port), quic, 60.0, DEFAULTS)
+            link = await open_link(("127.0.0.1", rig.port), quic, 60.0, DEFAULTS)
             endpoint, sizes = rig.server._endpoints[0], []
             send = endpoint.send
             endpoint.send = lambda data, *to: (sizes.append(len(data)), send(data, *to))[1]  # type: ignore
