@@ -20,6 +20,8 @@ from fabricbios.daemon.settings import BY_KEY
 from fabricbios.errors import ConfigError
 
 SHOWN = 40  # leases on one screen
+WIDE = 100  # columns from which on a lease's whole row has room
+_RATES = (">size", ">reads/s", ">writes/s", ">bytes/s", ">rejects/s", ">ends in")
 
 
 class Seconds(click.FloatRange):
@@ -60,7 +62,8 @@ def top(ctx: click.Context, runtime_dir: Path, interval: float, once: bool, as_j
                 if once:
                     return
         elif once or not sys.stdout.isatty():
-            _console().print(_screen(next(seen)))
+            console = _console()
+            console.print(_screen(next(seen), console.width))
         else:
             _follow(seen)
 
@@ -93,9 +96,10 @@ def _look(node: AdminClient) -> Look:
 def _follow(seen: Iterator[dict[str, Any]]) -> None:
     from rich.live import Live
 
-    with Live(console=_console(), screen=True, auto_refresh=False) as live:
+    console = _console()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         for doc in seen:
-            live.update(_screen(doc), refresh=True)
+            live.update(_screen(doc, console.width), refresh=True)
 
 
 def _console() -> Any:
@@ -104,13 +108,14 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def _screen(doc: dict[str, Any]) -> Any:
+def _screen(doc: dict[str, Any], width: int) -> Any:
     from rich.console import Group
     from rich.text import Text
 
     more = len(doc["leases"]) - SHOWN + doc["left_out"]
     rest = [Text(f"and {more} leases more")] if more > 0 else []
-    return Group(Text(f"node {doc['node_id']}"), _planes(doc), Text(), _leases(doc), *rest)
+    leases = _leases(doc) if width >= WIDE else _leases_slim(doc)
+    return Group(Text(f"node {doc['node_id']}"), _planes(doc), Text(), leases, *rest)
 
 
 def _planes(doc: dict[str, Any]) -> Any:
@@ -124,17 +129,28 @@ def _planes(doc: dict[str, Any]) -> Any:
 
 
 def _leases(doc: dict[str, Any]) -> Any:
-    table = _table(
-        "lease", "kind", "over", "state", ">size", ">reads/s", ">writes/s", ">bytes/s", ">rejects/s", ">ends in"
-    )
+    table = _table("lease", "kind", "over", "state", *_RATES)
     for item in doc["leases"][:SHOWN]:
-        moving = [_count(item["reads_per_sec"]), _count(item["writes_per_sec"]), _bytes(item["bytes_per_sec"]),
-                  _count(item["rejects_per_sec"])] if item["totals"] else ["", "", "", ""]  # fmt: skip
-        table.add_row(
-            item["lease_id"][:14], item["kind"], item["binding"], item["state"], size(item["size"]), *moving,
-            duration(max(0, item["expires_at"] - time.time())),
-        )  # fmt: skip
+        table.add_row(item["lease_id"][:14], item["kind"], item["binding"], item["state"], *_moving(item))
     return table
+
+
+def _leases_slim(doc: dict[str, Any]) -> Any:
+    """The same for 80 columns: an id as short as commands take it, and no binding."""
+    table = _table("lease", "kind", "state", *_RATES)
+    table.collapse_padding = True
+    for item in doc["leases"][:SHOWN]:
+        table.add_row(item["lease_id"][:8], item["kind"], item["state"], *_moving(item))
+    return table
+
+
+def _moving(item: dict[str, Any]) -> list[str]:
+    """Return the cells under _RATES; blank ones where the node does not count, as it is not on the path."""
+    cells = [""] * 4
+    if item["totals"]:
+        moved = _bytes(item["bytes_per_sec"])
+        cells = [_count(item["reads_per_sec"]), _count(item["writes_per_sec"]), moved, _count(item["rejects_per_sec"])]
+    return [size(item["size"]), *cells, duration(max(0, item["expires_at"] - time.time()))]
 
 
 def _table(*columns: str) -> Any:
