@@ -61,7 +61,7 @@ def client(inside: Inside, address: str) -> socket.socket:
 
     async def make() -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-        sock.settimeout(2)
+        sock.settimeout(30)
         sock.connect((address, PORT))
         return sock
 
@@ -81,7 +81,7 @@ def silent(sock: socket.socket, datagram: bytes) -> bool:
     except TimeoutError:
         return True
     finally:
-        sock.settimeout(2)
+        sock.settimeout(30)
     return False
 
 

@@ -7,9 +7,8 @@ import subprocess
 import time
 
 import pytest
-from netns_rig import VethPair
 from xdp_daemon_rig import MIB, XdpNode, kept
-from xdp_rig import require_bpf
+from xdp_veth_rig import xdp_pair
 
 from fabricbios.errors import LeaseExpired, NotFound, Refused
 from fabricbios.model import ResourceType
@@ -19,11 +18,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def pair():
-    require_bpf()
-    veth = VethPair("4")
-    veth.make()
-    yield veth
-    veth.unmake()
+    with xdp_pair("4") as made:
+        yield made
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ from typing import TypeVar
 import pytest
 from block_node import BlockClient
 from fbbu_rig import ask_block, read_block, write_block
-from netns_rig import VethPair
 from xdp_daemon_rig import MIB, OWNER, XdpNode, kept
-from xdp_rig import require_bpf
+from xdp_veth_rig import xdp_pair
 
 from fabricbios.daemon.admin_client import AdminClient
 from fabricbios.model import BLOCK_SIZE, Binding, DpAuth, DpOp, DpStatus, ResourceType
@@ -33,11 +32,8 @@ SERVED = 'fabricbios_dp_requests_total{op="write",path="user",plane="fbbu"}'
 
 @pytest.fixture
 def pair():
-    require_bpf()
-    veth = VethPair("4")
-    veth.make()
-    yield veth
-    veth.unmake()
+    with xdp_pair("4") as made:
+        yield made
 
 
 @pytest.fixture

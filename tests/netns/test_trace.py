@@ -13,7 +13,7 @@ import pytest
 from cli_rig import COMMAND, call, environment, fits
 from netns_rig import VethPair
 from xdp_daemon_rig import MIB, XdpNode, kept
-from xdp_rig import require_bpf
+from xdp_veth_rig import xdp_pair
 
 from fabricbios.daemon.admin_client import AdminClient
 
@@ -23,16 +23,13 @@ READS = 20
 
 @contextmanager
 def served(directory: Path) -> Iterator[tuple[XdpNode, VethPair]]:
-    require_bpf()
-    pair = VethPair("4")
-    pair.make()
-    node = XdpNode(directory, pair)
-    try:
-        node.start()
-        yield node, pair
-    finally:
-        node.close()
-        pair.unmake()
+    with xdp_pair("4") as pair:
+        node = XdpNode(directory, pair)
+        try:
+            node.start()
+            yield node, pair
+        finally:
+            node.close()
 
 
 @pytest.fixture(scope="module")

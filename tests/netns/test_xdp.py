@@ -17,15 +17,15 @@ import pytest
 from fbmu_rig import question, read, write
 from netns_rig import Inside, VethPair
 from xdp_node import KEY, LENGTH, lease_id
-from xdp_rig import require_bpf
+from xdp_rig import PORT
+from xdp_veth_rig import ask, bpffs_at, client, pass_all, silent, xdp_pair
 
 from fabricbios.hw import bpf
 from fabricbios.model import DpAuth, DpOp
 from fabricbios.wire import Tagger, question_message
 
 pytestmark = pytest.mark.netns
-PORT, ROOT = 5702, Path(__file__).parents[2]
-PASS_ALL = bytes.fromhex("b7000000020000009500000000000000")  # r0 = XDP_PASS; exit
+ROOT = Path(__file__).parents[2]
 NATIVE, GENERIC = "xdp_native", "xdp_generic"
 PATTERN = bytes(range(256)) * 256
 
@@ -57,34 +57,21 @@ class Node:
 
 @pytest.fixture
 def pair() -> Iterator[VethPair]:
-    require_bpf()
-    pair = VethPair()
-    try:
-        pair.make()
-        yield pair
-    finally:
-        pair.unmake()
+    with xdp_pair() as made:
+        yield made
 
 
 @pytest.fixture
 def bpffs(tmp_path: Path) -> Iterator[Path]:
-    mount = tmp_path / "bpffs"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(mount)], check=True)
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    with bpffs_at(tmp_path / "bpffs") as mount:
+        yield mount
 
 
 @pytest.fixture
 def here(pair: VethPair) -> Inside:
-    """The client's end; its veth has an XDP program, without which an answer by XDP_TX vanishes (veth(4))."""
+    """The client's end."""
     inside = pair.inside(pair.here)
-
-    async def attach() -> int:
-        program = bpf.prog_load(bpf.Program("pass_all", PASS_ALL, "Apache-2.0"))
-        return bpf.link_xdp(program, socket.if_nametoindex(pair.iface), bpf.XDP_FLAGS_DRV_MODE)
-
-    inside.do(attach())
+    pass_all(inside, pair.iface)
     return inside
 
 
@@ -101,34 +88,6 @@ def start(pair: VethPair, bpffs: Path) -> Iterator[Callable[..., Node]]:
     for node in started:
         if node.process.poll() is None:
             node.kill()
-
-
-def client(inside: Inside, address: str) -> socket.socket:
-    """Return a socket that lives in the namespace and asks `address`."""
-
-    async def make() -> socket.socket:
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-        sock.settimeout(30)
-        sock.connect((address, PORT))
-        return sock
-
-    return inside.do(make())
-
-
-def ask(sock: socket.socket, datagram: bytes) -> bytes:
-    sock.send(datagram)
-    return sock.recv(2048)
-
-
-def silent(sock: socket.socket, datagram: bytes) -> bool:
-    sock.settimeout(0.2)
-    try:
-        ask(sock, datagram)
-    except TimeoutError:
-        return True
-    finally:
-        sock.settimeout(30)
-    return False
 
 
 def holds(question_: bytes, answer: bytes, auth: DpAuth) -> bool:
@@ -247,11 +206,7 @@ def test_pins_of_another_layout_are_removed_with_their_links(
 
 
 def test_a_foreign_program_is_left_alone_and_named(start: Callable[..., Node], pair: VethPair, here: Inside) -> None:
-    async def attach() -> int:
-        program = bpf.prog_load(bpf.Program("foreign", PASS_ALL, "Apache-2.0"))
-        return bpf.link_xdp(program, socket.if_nametoindex(pair.iface), bpf.XDP_FLAGS_DRV_MODE)
-
-    foreign = pair.inside(pair.there).do(attach())
+    foreign = pass_all(pair.inside(pair.there), pair.iface)
     node = start("auto")
     why = "native: another XDP program is attached; generic: another XDP program is attached"
     assert node.told["choices"] == [["fbv0", "user", why]]

@@ -6,24 +6,18 @@ n-th. The parent then starts where the child died, finds a whole path, stops it,
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from netns_rig import CLONE_NEWNET, VethPair, ip
-from xdp_node import install
-from xdp_rig import require_bpf
+from netns_rig import VethPair, ip
+from xdp_veth_rig import bpffs_at, enter, in_child, started, xdp_pair
 
-from fabricbios.dataplane.xdp import Station, XdpPath
-from fabricbios.dataplane.xdp_layout import CounterRecord
 from fabricbios.hw import bpf
 
 pytestmark = pytest.mark.netns
@@ -33,29 +27,14 @@ ENOUGH = 100
 
 @pytest.fixture
 def pair() -> Iterator[VethPair]:
-    require_bpf()
-    pair = VethPair("4")
-    try:
-        pair.make()
-        yield pair
-    finally:
-        pair.unmake()
+    with xdp_pair("4") as made:
+        yield made
 
 
 @pytest.fixture
 def bpffs(tmp_path: Path) -> Iterator[Path]:
-    mount = tmp_path / "bpffs"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(mount)], check=True)
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
-
-
-def enter(namespace: str) -> None:
-    fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
-    if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
-    os.close(fd)
+    with bpffs_at(tmp_path / "bpffs") as mount:
+        yield mount
 
 
 def die_before(nth: int) -> None:
@@ -76,32 +55,6 @@ def die_before(nth: int) -> None:
     bpf.bpf = lambda cmd, attr: traced(cmd, attr) if cmd in TRACES else system_call(cmd, attr)
     for module, name in ((os, "rename"), (os, "unlink"), (os, "rmdir"), (os, "mkdir"), (shutil, "rmtree")):
         setattr(module, name, counted(getattr(module, name)))
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Run `work` in a fork; return its wait status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc(file=sys.__stderr__)
-            os._exit(1)
-    return os.waitpid(child, 0)[1]
-
-
-def untested(mode: CounterRecord) -> str:
-    """A self-test that always succeeds: it leaves no pins, and a start would take twice as long."""
-    return ""
-
-
-def started(bpffs: Path, iface: str) -> XdpPath:
-    path = XdpPath.open("test", 8, 1 << 16, bpffs)
-    install(path, 3600)
-    choices = path.start([Station.named(iface)], 5702, 0, "native", untested)
-    assert choices[0].path == "xdp_native", choices
-    return path
 
 
 def test_killed_anywhere_in_a_start(pair: VethPair, bpffs: Path) -> None:
