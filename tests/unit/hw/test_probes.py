@@ -4,6 +4,7 @@ import os
 import threading
 
 import pytest
+from descriptors import open_descriptors
 
 from fabricbios.hw import probes
 from fabricbios.hw.sysfs import Sysfs
@@ -21,13 +22,12 @@ def test_each_says_what_it_found_and_a_remedy_where_it_failed(name):
 
 
 def test_nothing_is_left_behind():
-    def state():
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), os.readlink("/proc/self/ns/net")
-
     probes.probe_all(Sysfs("/"))
-    before = state()
+    files, threads, network = open_descriptors(), set(threading.enumerate()), os.readlink("/proc/self/ns/net")
     probes.probe_all(Sysfs("/"))
-    assert state() == before
+    assert open_descriptors() <= files
+    assert set(threading.enumerate()) <= threads
+    assert os.readlink("/proc/self/ns/net") == network
 
 
 def test_an_empty_root_lacks_what_only_files_show(tree):
