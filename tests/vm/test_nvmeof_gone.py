@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from fabricbios.client import Node
+from fabricbios.errors import FabricError
 from fabricbios.hw import nvme, nvme_host
 from fabricbios.hw.sysfs import Sysfs
 from fabricbios.model import Binding, LeaseStatus, ResourceFlags, ResourceType
@@ -66,7 +67,8 @@ def _until(done: Callable[[], object], seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("size", [NvmeDisk.size, 4 * MIB], ids=["whole disk", "part through loop"])
 def test_a_disk_pulled_under_a_live_lease(tmp_path: Path, size: int) -> None:
-    """Pulled: I/O fails, the lease is ended, the resource FENCED, others go on. Put back: cleared, wiped, leased."""
+    """Pulled: I/O fails, the lease is ended, the resource FENCED, others go on, the daemon starts without it. Put back:
+    taken in, cleared, wiped, leased."""
     disk, name = NvmeDisk(), tmp_path / "by-id"  # as /dev/disk/by-id does it
     name.symlink_to(disk.path)
     with site_at(tmp_path, str(name), f"{tmp_path}/file:{24 * MIB}") as site:
@@ -82,17 +84,27 @@ def test_a_disk_pulled_under_a_live_lease(tmp_path: Path, size: int) -> None:
         assert read_direct(other.disk) == b"r" * 4096, "the other lease goes on"
         assert len(list((TREE / "subsystems").iterdir())) == 1, "what can be taken down is"
 
+        assert site.end() == 0
+        site.start()
+        assert _fenced(site) == {pulled.resource_id}, "that outlives the daemon, which starts without the disk"
+        assert "absent" in _told(site, pulled.resource_id)
         disk.put_back()
         name.unlink()
         name.symlink_to(disk.path)
-        assert site.end() == 0
-        site.start()
-        assert _fenced(site) == {pulled.resource_id}, "that outlives the daemon"
+        _until(lambda: not _told(site, pulled.resource_id))
+        assert _fenced(site) == {pulled.resource_id}, "what was leased is there still"
         assert b"p" * 4096 in disk.head()
         site.run(lambda node: node.fence_clear(pulled.resource_id))
         assert not any(disk.head()), "wiped before it is anybody's again"
         assert _fenced(site) == set()
-        _leased(site, disk.size, size)
+        again = _leased(site, disk.size, size)
+        disk.pull()
+        _until(lambda: "absent" in _told(site, pulled.resource_id))
+        disk.put_back()
+        name.unlink()
+        name.symlink_to(disk.path)
+        _until(lambda: not _told(site, pulled.resource_id))
+        assert site.run(lambda node: node.query(again.lease_id)).lease_status == LeaseStatus.REVOKED
 
 
 class Leased(NamedTuple):
@@ -127,6 +139,11 @@ def _fenced(site: Site) -> set[int]:
     return site.run(ask)
 
 
+def _told(site: Site, resource_id: int) -> str:
+    """Return what the node says is wrong with a store, "" if nothing is."""
+    return site.run(lambda node: node.build_info()).get(f"store.0x{resource_id:032x}", "")
+
+
 @pytest.fixture
 def mapped(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """A device-mapper disk over a loop device; call it with a target to switch it to that one."""
@@ -141,7 +158,7 @@ def mapped(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         table = f"0 {sectors} {target}" + (f" {device} 0" if target == "linear" else "")
         if not made:
             made.append("fbailing")
-            subprocess.run(["dmsetup", "create", "fbailing", "--table", table], check=True)
+            subprocess.run(["dmsetup", "create", "fbailing", "--uuid", "fbailing", "--table", table], check=True)
         else:
             subprocess.run(["dmsetup", "suspend", "--nolockfs", "fbailing"], check=True)
             subprocess.run(["dmsetup", "load", "fbailing", "--table", table], check=True)
@@ -176,6 +193,38 @@ def test_a_disk_that_errs_fails_the_holder_and_is_not_given_away_unwiped(
         node.unbind(LEASE)  # FENCE_CLEAR's probe
         assert not any(os.pread(node.backing.fd, 4096, 0))
         assert node.pool.find(LEASE.lease_id) is None
+
+
+def test_a_disk_that_errs_under_udp_is_told_and_as_good_as_gone_until_it_can_be_read(
+    tmp_path: Path, mapped: Callable[[str], str]
+) -> None:
+    """The server process meets the errors, and the daemon hears of them."""
+    with site_at(tmp_path, mapped("linear")) as site:
+
+        async def work(node: Node) -> int:
+            await node.cap_request()
+            (store,) = [r for r in await node.inventory() if r.resource_type == ResourceType.BLOCK]
+            lease = node.lease_block(MIB, ttl=600)
+            await lease.open()
+            await lease.write(0, b"u" * 4096)
+            mapped("error")
+            with pytest.raises(FabricError):
+                await lease.write(8192, b"v" * 4096)
+            return store.resource_id
+
+        resource_id = site.run(work)
+        _until(lambda: "nothing can be read: Input/output error" in _told(site, resource_id))
+        _until(lambda: "lease.fenced" in site.log.read_text())
+        assert "a store errs" in site.log.read_text()
+        mapped("linear")
+        _until(lambda: not _told(site, resource_id))
+        site.run(lambda node: node.fence_clear(resource_id))
+
+        async def again(node: Node) -> bytes:
+            async with node.lease_block(MIB, ttl=600) as lease:
+                return await lease.read(0, 4096)
+
+        assert site.run(again) == bytes(4096)
 
 
 def test_a_file_system_that_is_full_tells_the_holder_and_still_wipes(tmp_path: Path) -> None:
