@@ -224,6 +224,14 @@ class ServerConnection(Connection):
         super()._initialize(peer_cid)
         ask_for_certificate(self.tls, self.proof, self._clock)
 
+    def _payload_received(self, context: Any, plain: bytes, crypto_frame_required: bool = False) -> tuple[bool, bool]:
+        """As the base; a client's first packet need not be the first that comes.
+
+        Where the one with the CRYPTO frame is lost, some clients (quiche) probe with a PING (RFC 9002, 6.2.4), and
+        aioquic would end the handshake there. Who gets here has answered our Retry: it is owed a moment.
+        """
+        return super()._payload_received(context, plain)
+
 
 class ClientConnection(Connection):
     """The asker's side: shows its key if it has one, and takes only a server that `accept` takes.

@@ -29,7 +29,13 @@ def test_what_is_wrapped_and_overridden_is_there() -> None:
         "_server_expect_finished",
     ):
         assert callable(getattr(tls.Context, name))
-    for name in ("_write_connection_limits", "_write_stream_limits", "_parse_transport_parameters", "_initialize"):
+    for name in (
+        "_write_connection_limits",
+        "_write_stream_limits",
+        "_parse_transport_parameters",
+        "_payload_received",
+        "_initialize",
+    ):
         assert callable(getattr(super(ClientConnection, quic), name))
 
 

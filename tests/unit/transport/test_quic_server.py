@@ -2,8 +2,11 @@
 
 import asyncio
 import ipaddress
+from typing import Any
 
 import pytest
+from aioquic.quic.packet import QuicFrameType, QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from quic_rig import Echo, run, served, until
 
 from fabricbios.errors import Disconnected, LocalMisuse, TimedOut
@@ -279,6 +282,45 @@ def test_datagrams_are_no_larger_than_the_peer_takes() -> None:
             endpoint.send = lambda data, *to: (sizes.append(len(data)), send(data, *to))[1]  # type: ignore
             assert len(await link.request(bytes(60_000))) == 60_000
             assert max(sizes) == 1400
+            link.close()
+
+    run(body)
+
+
+class LosesItsHello(ClientConnection):
+    """Of its flight after Retry only a PING arrives, as when quiche's probe overtakes its lost ClientHello."""
+
+    lost = False
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        sent = super().datagrams_to_send(now)
+        if self.lost or not self._retry_count or not sent:
+            return sent
+        self.lost = True
+        builder = QuicPacketBuilder(
+            host_cid=self.host_cid,
+            is_client=True,
+            max_datagram_size=DATAGRAM_SIZE,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            peer_token=self._peer_token,
+            version=self._version,
+        )
+        builder.start_packet(QuicPacketType.INITIAL, self._cryptos_initial[self._version])
+        builder.start_frame(QuicFrameType.PING)
+        self._packet_number += 1
+        (ping,), _ = builder.flush()
+        return [(ping, sent[0][1])]
+
+
+def test_a_ping_may_come_before_the_hello() -> None:
+    async def body() -> None:
+        async with served() as rig:
+            quic = LosesItsHello(rig.friend, DEFAULTS, unix_now, accept_anyone)
+            link = await open_link(("127.0.0.1", rig.port), quic, 60.0, DEFAULTS)
+            assert quic.lost
+            assert await link.request(b"hello") == b"hello"
+            assert rig.server.handshakes == {"retry_sent": 1, "ok": 1}
             link.close()
 
     run(body)
