@@ -35,7 +35,9 @@ _PASSING = (Status.RATE_LIMITED, Status.RESOURCE_BUSY, Status.INTERNAL_ERROR)  #
 RENEW_AT = 0.5  # of what is left; a lost renewal leaves time for several more
 RETRY_SECONDS = 0.25
 PATIENCE = 0.25  # of what is left, for one renewal: a connection that died is found out while there is time for another
+LONGEST_GRACE = 300.0  # seconds (D8): after the end and that, no node has the lease any more
 IO_SECONDS = 10.0
+WHY_SECONDS = 5.0  # for asking the node, after a failure, what became of the lease
 
 _ENDS: dict[int, tuple[type[Refused], Status, str]] = {
     LeaseEventKind.REVOKED: (Revoked, Status.LEASE_EXPIRED, "the node took the lease back"),
@@ -75,7 +77,7 @@ class Lease:
         self.bindings: tuple[Any, ...] = ()
         self.warned = asyncio.Event()
         self.over: FabricError | None = None
-        self._ends_at = 0.0  # loop time
+        self._ends_at = self._forgotten_at = 0.0  # loop time
         self._renewer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -146,7 +148,11 @@ class Lease:
         left = expires_at - (await self.node.clock()).unix_now()
         if not 0 < left <= self.wish.ttl + 1:
             left = expires_at - (await self.node.clock(again=True)).unix_now()
-        self._ends_at = asyncio.get_running_loop().time() + min(left, self.wish.ttl)
+        now = asyncio.get_running_loop().time()
+        self._ends_at, self._forgotten_at = (
+            now + min(left, self.wish.ttl),
+            now + max(left, self.wish.ttl) + LONGEST_GRACE,
+        )
 
     async def _keep_renewing(self) -> None:
         """Renew half way to the end, again and again; a warned lease runs out (D8)."""
@@ -154,7 +160,11 @@ class Lease:
         pause = (self._ends_at - loop.time()) * RENEW_AT
         while self.over is None and not self.warned.is_set():
             await asyncio.sleep(max(pause, RETRY_SECONDS / 4))
+            if loop.time() > self._forgotten_at:
+                self.over = LeaseExpired(Status.LEASE_EXPIRED, "the lease ended while its node could not be reached")
+                return
             try:
+                await self.node.link()  # dialling has its own time, which a far node may need
                 async with asyncio.timeout(max((self._ends_at - loop.time()) * PATIENCE, RETRY_SECONDS)):
                     await self.renew()
                 pause = (self._ends_at - loop.time()) * RENEW_AT
@@ -162,7 +172,7 @@ class Lease:
                 await self.node.doubt()
                 pause = 0
             except (Disconnected, Untrusted):  # who else answers there now does not end what the node holds for us
-                pause = RETRY_SECONDS  # until the lease is over; the data plane knows when
+                pause = RETRY_SECONDS
             except Refused as error:
                 if not self.warned.is_set() and error.status not in _PASSING:
                     self.over = self.over or await self._why(error)
@@ -174,6 +184,13 @@ class Lease:
             return self.over
         if not isinstance(error, (LeaseExpired, NotFound, TimedOut)):
             return error
+        try:
+            async with asyncio.timeout(WHY_SECONDS):
+                return await self._told_by_the_node(error)
+        except TimeoutError:
+            return error
+
+    async def _told_by_the_node(self, error: FabricError) -> FabricError:
         if isinstance(error, TimedOut):
             await self.node.doubt()
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 FIRST_SIZE, SMALLEST_SIZE = 64 << 10, 16 << 10
 FIRST_AT_ONCE, MOST_AT_ONCE = 2, 8  # of the largest messages that is 8 MiB
-QUICK_SECONDS, SLOW_SECONDS = 1.0, 2.5
+QUICK_SECONDS, SLOW_SECONDS = 1.0, 5.0
 
 
 class MessagePace:
