@@ -11,6 +11,7 @@ from node_rig import NodeProcess
 
 from fabricbios.daemon import control_client
 from fabricbios.model import Op
+from fabricbios.transport import Identity
 from fabricbios.wire import Response
 
 pytestmark = pytest.mark.timeout(120)
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.timeout(120)
 def node(tmp_path_factory):
     process = NodeProcess(tmp_path_factory.mktemp("node"))
     process.start()
+    process.run(lambda client: client.cap_request(), Identity.load_or_create(process.directory / "me"))  # the claim
     yield process
     process.close()
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from node_rig import NodeProcess
 
+from fabricbios.transport import Identity
+
 pytestmark = pytest.mark.timeout(120)
 PAGE = Path(__file__).parents[2] / "docs/client.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -16,6 +18,7 @@ def names(tmp_path_factory):
     directory = tmp_path_factory.mktemp("node")
     process = NodeProcess(directory, "--drivers", "simulated")
     process.start()
+    process.run(lambda client: client.cap_request(), Identity.load_or_create(directory / "me"))  # the claim
     yield {"HOST": "127.0.0.1", "PORT": process.port, "IDENTITY": directory / "me"}
     process.close()
 
