@@ -8,7 +8,7 @@ import click
 
 from fabricbios.cli.output import document, duration, node_options, print_json, print_table, size
 from fabricbios.cli.session import is_host, node_address
-from fabricbios.daemon.solicit import KINDS, Endpoint, ask
+from fabricbios.daemon.solicit import KINDS, Endpoint, Interface, ask
 from fabricbios.model import DISCOVERY_PORT, ResourceType, hex128
 from fabricbios.transport.node_entry import NodeEntry
 from fabricbios.wire.inventory import ResourceSummary
@@ -21,7 +21,7 @@ _SHORT_ID = 14
 @click.option(
     "--relay", "relays", type=Endpoint(), multiple=True, envvar="FABRICBIOS_RELAY", help="Relay to ask; repeatable."
 )
-@click.option("--iface", "ifaces", multiple=True, metavar="IFACE", help="Ask by multicast on this link; repeatable.")
+@click.option("--iface", "ifaces", type=Interface(), multiple=True, help="Ask by multicast on this link; repeatable.")
 @click.option("--type", "kinds", type=click.Choice(KINDS), multiple=True, help="Only nodes with this; repeatable.")
 @click.option("--discovery-port", "port", type=click.IntRange(1, 65535), default=DISCOVERY_PORT, show_default=True)
 @click.option("--timeout", type=click.FloatRange(0.1, 60), default=3.0, show_default=True, help="Seconds to wait.")

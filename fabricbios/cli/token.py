@@ -114,8 +114,12 @@ def _id(text: str) -> int:
 
 def _parse(text: str) -> Token:
     try:
-        return Token.unpack(bytes.fromhex(text))
-    except (ValueError, WireError) as e:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raise ConfigError("this is no token: not pairs of hexadecimal digits") from None
+    try:
+        return Token.unpack(raw)
+    except WireError as e:
         raise ConfigError(f"this is no token: {e}") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import click
@@ -30,6 +31,17 @@ class Endpoint(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
             return (value.strip("[]"), DISCOVERY_PORT) if bare else parse_endpoint(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Interface(click.ParamType):  # type: ignore[type-arg]  # as above
+    """The name of an interface of this machine."""
+
+    name = "IFACE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in (name for _, name in socket.if_nameindex()):
+            self.fail(f"{value!r}: no such interface; `ip link` shows what there is", param, ctx)
+        return str(value)
 
 
 def type_filters(kinds: tuple[str, ...]) -> tuple[Filter, ...]:
@@ -59,7 +71,9 @@ KINDS = tuple(kind.name.lower() for kind in ResourceType)
 
 @click.command("solicit")
 @click.option("--relay", "relays", type=Endpoint(), multiple=True, help="Relay or node to ask; repeatable.")
-@click.option("--discovery-iface", "ifaces", multiple=True, metavar="IFACE", help="Ask by multicast on this interface.")
+@click.option(
+    "--discovery-iface", "ifaces", type=Interface(), multiple=True, help="Ask by multicast on this interface."
+)
 @click.option("--discovery-port", "port", type=click.IntRange(1, 65535), default=DISCOVERY_PORT, show_default=True)
 @click.option("--type", "kinds", type=click.Choice(KINDS), multiple=True, help="Only nodes with this; repeatable.")
 @click.option("--timeout", type=click.FloatRange(0.1, 60), default=3.0, show_default=True, help="Seconds.")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 from click.testing import CliRunner, Result
@@ -111,3 +112,13 @@ def test_nobody_there() -> None:
 )
 def test_endpoints(text: str, endpoint: tuple[str, int]) -> None:
     assert Endpoint().convert(text, None, None) == endpoint
+
+
+def test_a_link_that_is_not_there_is_named() -> None:
+    told = "'nosuch0': no such interface"
+    with pytest.raises(click.UsageError, match=told):
+        run("nodes", "--iface", "nosuch0")
+    with pytest.raises(click.UsageError, match=told):
+        CliRunner().invoke(
+            solicit_command, ["--discovery-iface", "nosuch0"], standalone_mode=False, catch_exceptions=False
+        )
