@@ -1,7 +1,7 @@
 """Items of this folder run inside the QEMU test machine (vmtest); on the host their reports are replayed.
 
-Mark a module `pytestmark = pytest.mark.vm` (or `pytest.mark.vm("systemd")` for a machine whose PID 1 is systemd) and
-import what only the guest has inside the tests: the host collects these files too.
+Mark a module `pytestmark = pytest.mark.vm`, or name another machine (docs/testing.md): `pytest.mark.vm("systemd")`,
+`pytest.mark.vm(kernel="6.1")`. Import what only the guest has inside the tests: the host collects these files too.
 """
 
 from __future__ import annotations
