@@ -11,41 +11,48 @@ from collections.abc import Collection
 
 
 class Crowd:
-    """Ids by source, each source's in the order in which they came."""
+    """Ids by source, each source's in the order in which they came. An id may count for several."""
 
     def __init__(self) -> None:
-        self._of: dict[str, OrderedDict[int, None]] = {}
+        self._of: dict[str, OrderedDict[int, int]] = {}  # source -> ids, and for how many each counts
+        self._count: dict[str, int] = {}
         self._sized: dict[int, dict[str, None]] = {}  # how many -> the sources with so many
         self._most = 0
 
-    def add(self, source: str, node_id: int) -> None:
+    def add(self, source: str, node_id: int, places: int = 1) -> None:
         """Count an id that is not in the crowd."""
-        theirs = self._of.setdefault(source, OrderedDict())
-        theirs[node_id] = None
-        self._resize(source, len(theirs) - 1, len(theirs))
+        self._of.setdefault(source, OrderedDict())[node_id] = places
+        self._resize(source, places)
 
     def remove(self, source: str, node_id: int) -> None:
         """Forget an id that is."""
         theirs = self._of[source]
-        del theirs[node_id]
-        self._resize(source, len(theirs) + 1, len(theirs))
+        places = theirs.pop(node_id)
         if not theirs:
             del self._of[source]
+        self._resize(source, -places)
 
     def of(self, source: str) -> Collection[int]:
         """Return the ids of a source, the one that came first in front."""
         return self._of.get(source, ())
 
-    def fullest(self) -> Collection[int]:
-        """Return the ids of a source that has as many as any; empty if nobody is here."""
-        return self._of[next(iter(self._sized[self._most]))] if self._most else ()
+    def count(self, source: str) -> int:
+        """Return for how many the ids of a source count."""
+        return self._count.get(source, 0)
 
-    def _resize(self, source: str, before: int, after: int) -> None:
-        if after:
-            self._sized.setdefault(after, {})[source] = None
+    def fullest(self) -> str | None:
+        """Return a source that counts for as many as any; None if nobody is here."""
+        return next(iter(self._sized[self._most])) if self._most else None
+
+    def _resize(self, source: str, by: int) -> None:
+        before = self._count.pop(source, 0)
         if before:
             del self._sized[before][source]
             if not self._sized[before]:
                 del self._sized[before]
-        if after > self._most or self._most not in self._sized:
-            self._most = after  # it moved by one, so nobody has more
+        if after := before + by:
+            self._count[source] = after
+            self._sized.setdefault(after, {})[source] = None
+        self._most = max(self._most, after)
+        while self._most and self._most not in self._sized:  # no further down than the source itself went
+            self._most -= 1

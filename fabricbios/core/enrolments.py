@@ -31,8 +31,9 @@ class Enrolments:
         source = source_of(host)
         self._waiting[node_id] = _Waiting(public_key, source)
         self._crowd.add(source, node_id)
-        if len(self._waiting) > self._most:
-            self.pop(next(iter(self._crowd.fullest())))
+        fullest = self._crowd.fullest()
+        if len(self._waiting) > self._most and fullest is not None:
+            self.pop(next(iter(self._crowd.of(fullest))))
         return is_new
 
     def get(self, node_id: int) -> bytes | None:

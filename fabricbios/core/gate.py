@@ -25,6 +25,7 @@ from fabricbios.wire.frame import FRAG_SIZE, HEADER_SIZE, SIGNATURE_SIZE, Frame,
 from fabricbios.wire.seal import verify_frame
 
 RATE_LIMITED = "rate_limited"
+INFLATED_AT_A_TIME = 1024  # bytes of a payload beyond those that came
 _KEY_AT, _KEY_END = 100, 132  # D4: where an ANNOUNCE has its public_key
 
 
@@ -150,9 +151,19 @@ class Gate:
             self._replay.spend(frame.sender, frame.nonce)
         elif signed:
             self._fresh(self._replay.admit(frame.sender, frame.nonce, now))
+        message = _incoming(frames, payload, signed, peer)
+        self._charge(message, len(message.payload) - len(payload), now)
         if signed:
             self._checks.proved(frame.sender, peer)
-        return _incoming(frames, payload, signed, peer)
+        return message
+
+    def _charge(self, message: Incoming, inflated: int, now: Instant) -> None:
+        """Reading a KiB costs us about as much as a signature, and deflated it costs its sender nothing."""
+        for _ in range(inflated // INFLATED_AT_A_TIME):
+            sender, peer = message.sender, message.peer
+            paid = self._checks.take(sender, peer, now) if message.signed else self._unsigned.take(peer.host, now)
+            if not paid:
+                raise Dropped(RATE_LIMITED)
 
     def _introduced(self, frames: tuple[Frame, ...], payload: bytes, peer: UdpPeer, now: Instant) -> bool:
         """Whether a sender whose key we did not know signed this, by the key that its ANNOUNCE carries."""

@@ -13,7 +13,7 @@ from fabricbios.core.answers import Answers, Datagram, is_here, is_loopback
 from fabricbios.core.asking import ANSWERS, AskingBack
 from fabricbios.core.filters import Wanted
 from fabricbios.core.gate import Dropped, Gate, Incoming
-from fabricbios.core.heard import Heard, HeardNodes, Put, Standing
+from fabricbios.core.heard import Heard, HeardNodes, Put, Standing, TooManySorts
 from fabricbios.core.trust import TrustStore
 from fabricbios.errors import WireError
 from fabricbios.model import NS, Instant, id_of_key
@@ -152,7 +152,10 @@ class Relay:
             return "reached" if reached and self._nodes.reach(announce.node_id, message.peer.host) else "old"
         vouched = self._trust.vouched(announce.node_id, announce.public_key, certificate, now)
         standing = Standing.VOUCHED if vouched else Standing.REACHED if reached else Standing.STRANGER
-        outcome = self._nodes.put(announce, _listed(message, now), standing, message.peer.host, now)
+        try:
+            outcome = self._nodes.put(announce, _listed(message, now), standing, message.peer.host, now)
+        except TooManySorts:
+            return "too_many_sorts"
         if outcome is Put.DISPLACED:
             self._gate.count(message.msg_type, outcome.value)
             outcome = Put.ACCEPTED

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
+import zlib
 
 from discovery_rig import announced, announcing, at, facts, frame, key, memory, node_id, pins, rng, store
 
-from fabricbios.core import asking, checks
+from fabricbios.core import asking, checks, heard
 from fabricbios.core.discovery import Discovery
 from fabricbios.core.relay import Relay
 from fabricbios.model import Instant
 from fabricbios.ports import UdpPeer
+from fabricbios.wire.discovery import Filter, FilterField, FilterOp, Solicit
 from fabricbios.wire.frame import Frame, FrameFlag, MsgType
 
 NODE, RELAY = UdpPeer("192.0.2.1", 5700), UdpPeer("192.0.2.9", 5700)
@@ -209,3 +212,41 @@ def test_strangers_pieces_crowd_out_no_known_nodes() -> None:
             it.receive(spoofed, UdpPeer(f"10.0.{i >> 8}.{i & 255}", 5700), at(30))
         it.receive(data, NODE, at(30))
     assert it.counts["announce", "accepted"] == 2
+
+
+def test_what_a_few_deflated_bytes_become_takes_little_of_a_relays_memory() -> None:
+    it = relay(max_nodes=256)
+    same = tuple(memory() for _ in range(1700))
+    tracemalloc.start()
+    try:
+        for i in range(300):
+            (data,) = announcing(key(i), at(i / 4), facts=facts(resources=same))[1]
+            assert len(data) < 600
+            it.receive(data, UdpPeer(f"10.0.0.{i % 256}", 5700 + i), at(i / 4))
+            it.datagrams_to_send(at(i / 4))
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 256 // 16 - 1 <= len(it) <= 32
+    assert held < 256 * heard.PLACE + (4 << 20)
+
+
+def test_what_is_inflated_is_paid_for() -> None:
+    it = relay(max_nodes=4096)
+    same = tuple(memory() for _ in range(1700))
+    for i in range(100):
+        it.receive(announcing(key(i), at(), facts=facts(resources=same))[1][0], UdpPeer(f"10.0.0.{i}", 5700), at())
+    assert 0 < len(it) < checks.SHARED_BURST // 55
+    many = Solicit(1, tuple(Filter(FilterField.SITE_ID, FilterOp.GT, bytes(32)) for _ in range(4096))).pack()
+    asked = frame(MsgType.SOLICIT, zlib.compress(many), flags=FrameFlag.COMPRESSED).pack()
+    it.receive(asked, UdpPeer("10.1.0.1", 5700), at())
+    assert it.counts["solicit", "rate_limited"] == 1
+
+
+def test_a_node_of_more_sorts_of_resources_than_there_are_is_not_listed() -> None:
+    it = relay()
+    odd = tuple(memory().replace(resource_type=i) for i in range(heard.SORTS + 1))
+    for data in announcing(ONE, at(), facts=facts(resources=odd))[1]:
+        it.receive(data, NODE, at())
+    assert it.counts["announce", "too_many_sorts"] == 1
+    assert not is_listed(it)

@@ -5,12 +5,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from fabricbios.core.heard import LOOPBACK, MIN_SHARE, Heard, HeardNodes, Put, Standing, source_of
+from fabricbios.core.heard import LOOPBACK, MIN_SHARE, PLACE, Heard, HeardNodes, Put, Standing, source_of
 from fabricbios.wire.discovery import Announce
 from fabricbios.wire.frame import Frame
 
 SAMPLE = Announce.unpack(Frame.unpack(announcing(key(1), at())[1][0]).payload)
-ROOM = 6
+ROOM = 8
 NODES, HOSTS = (
     st.integers(0, 11),
     st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "127.0.0.1"]),
@@ -23,24 +23,24 @@ class Table(RuleBasedStateMachine):
         super().__init__()
         self.nodes, self.now, self.sequence = HeardNodes(ROOM), at(), 0
         self.nodes._share = 3  # so that shares fill before the table does
+        self.nodes._places = lambda h: min(-(-len(h.listed) // PLACE) or 1, 2)  # in a small table all count for one
 
     def held(self) -> dict[int, Heard]:
         return dict(self.nodes._nodes)
 
-    @rule(node=NODES, host=HOSTS, standing=STANDING, ttl=st.integers(0, 20))
-    def announce(self, node: int, host: str, standing: Standing, ttl: int) -> None:
+    @rule(node=NODES, host=HOSTS, standing=STANDING, ttl=st.integers(0, 20), length=st.integers(0, 3 * PLACE))
+    def announce(self, node: int, host: str, standing: Standing, ttl: int, length: int) -> None:
         self.sequence += 1
         before = self.held()
         said = SAMPLE.replace(node_id=node, sequence=self.sequence, ttl_secs=ttl)
-        outcome = self.nodes.put(said, b"", standing, host, self.now)
+        outcome = self.nodes.put(said, bytes(length), standing, host, self.now)
         gone = before.keys() - self.held().keys()
         if outcome in (Put.FULL, Put.SOURCE_FULL):
             assert self.held() == before
-            assert standing is not Standing.VOUCHED or all(h.standing is standing for h in before.values())
             return
-        assert self.nodes.get(node).announce is said
+        assert self.nodes.get(node).announce.sequence == self.sequence
         assert not self.nodes.is_new(node, self.sequence)
-        assert len(gone) == (outcome is Put.DISPLACED)
+        assert bool(gone) is (outcome is Put.DISPLACED)
         for victim in gone:
             assert before[victim].standing is not Standing.VOUCHED
             assert before[victim].standing <= standing
@@ -71,8 +71,10 @@ class Table(RuleBasedStateMachine):
     def the_books_are_right(self) -> None:
         assert len(self.nodes) <= ROOM
         for standing, crowd in self.nodes._crowds.items():
-            counted = {i: source for source, ids in crowd._of.items() for i in ids}
-            assert counted == {i: h.source for i, h in self.held().items() if h.standing is standing}
+            counted = {i: (source, n) for source, ids in crowd._of.items() for i, n in ids.items()}
+            held = {i: h for i, h in self.held().items() if h.standing is standing}
+            assert counted == {i: (h.source, self.nodes._places(h)) for i, h in held.items()}
+        assert self.nodes._used == sum(map(self.nodes._places, self.held().values())) <= ROOM
         for source in {h.source for h in self.held().values()} - {LOOPBACK}:
             assert self.nodes._count(source) <= 3
 
