@@ -2,23 +2,25 @@
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from discovery_rig import facts, key, node_id, store
+from discovery_rig import announcing, facts, key, memory, node_id, store
 
 from fabricbios.core.discovery import Discovery
 from fabricbios.core.relay import Relay
+from fabricbios.daemon.clock import now
 from fabricbios.daemon.discovery import DiscoveryService, load_sequence, store_sequence
 from fabricbios.daemon.statedir import AlreadyRunning, StateDir
 from fabricbios.errors import ConfigError, Disconnected, TimedOut
 from fabricbios.transport.solicit import solicit
 
 
-def relay_service(bind: str = "127.0.0.1") -> DiscoveryService:
-    return DiscoveryService(Relay(1, store(), rng=os.urandom), bind=(bind,), port=0)
+def relay_service(bind: str = "127.0.0.1", max_nodes: int = 4096) -> DiscoveryService:
+    return DiscoveryService(Relay(1, store(), max_nodes=max_nodes, rng=os.urandom), bind=(bind,), port=0)
 
 
 def node_service(seed: int, relay: DiscoveryService, **options: object) -> DiscoveryService:
@@ -70,6 +72,30 @@ def test_a_started_node_answers_its_first_question() -> None:
         assert [entry.node_id for entry in await solicit([node.address], timeout=60)] == [node_id(key(1))]
         assert node.counts["solicit", "no_match"] == 0
         await node.stop()
+        await relay.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("resources", [1, 200])  # whose answer comes after a cookie, and in fragments
+def test_who_finds_no_room_is_asked_back_and_takes_that_of_somebody_who_does_not_answer(resources: int) -> None:
+    async def scenario() -> None:
+        relay = relay_service(max_nodes=2)
+        await relay.start()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            for seed in (1, 2):
+                silent.sendto(announcing(key(seed), now())[1][0], relay.address)
+            await until(lambda: relay.counts["announce", "accepted"] == 2)
+            many = facts(resources=tuple(memory().replace(resource_id=i * 7919**9) for i in range(resources)))
+            core = Discovery(key(3), many, rng=os.urandom)
+            node = DiscoveryService(core, bind=("127.0.0.1",), port=0, relays=(relay.address,))
+            await node.start()
+            await until(lambda: relay.counts["response", "accepted"] == 1)
+            assert relay.counts["announce", "source_full"] == 1  # all of it is loopback's
+            found = await solicit([relay.address], timeout=60)
+            assert node_id(key(3)) in {entry.node_id for entry in found if entry.verified}
+            assert len(found) == 2
+            await node.stop()
         await relay.stop()
 
     asyncio.run(scenario())
