@@ -14,6 +14,7 @@ __all__ = ["REQUIRED", "netns_probe", "require"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: what we start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is told to end takes down what he made, too
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup(1): we still take no notice, what we start does
     signal.signal(signal.SIGHUP, lambda *_: None)
 
