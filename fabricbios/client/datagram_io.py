@@ -147,11 +147,16 @@ class DatagramIo:
             self._forget(transfer)
 
     def _forget(self, transfer: Transfer) -> None:
-        """Give the window back that a transfer still has when it failed or was cancelled."""
-        left = [nonce for nonce, flight in self._flying.items() if flight.piece.transfer is transfer]
-        for nonce in left:
-            del self._flying[nonce]
-        if left and not self._closed:
+        """Let go of the caller's memory, and of the window that a transfer has when it failed or was cancelled."""
+        flying = len(self._flying)
+        for held in (self._flying, self._late):
+            for nonce in [nonce for nonce, flight in held.items() if flight.piece.transfer is transfer]:
+                del held[nonce]
+        if self._again:
+            self._again = deque(piece for piece in self._again if piece.transfer is not transfer)
+        if transfer in self._transfers:
+            self._transfers.remove(transfer)
+        if len(self._flying) < flying and not self._closed:
             self._pump()
 
     @property

@@ -5,18 +5,23 @@ What must hold on all of them: the data is right, nothing waits for ever, failur
 
 import asyncio
 import contextlib
+import json
 import random
+import signal
+import subprocess
 
 import pytest
 from bad_wire import Weather
 from bad_wire_rig import BadWire
+from cli_rig import COMMAND, environment
 from netns_rig import ip
-from xdp_daemon_rig import OWNER, XdpNode
+from xdp_daemon_rig import XdpNode
 from xdp_rig import require_bpf
 
 from fabricbios.client import connect, leases
 from fabricbios.errors import Disconnected, FabricError, LeaseExpired, TimedOut
 from fabricbios.model import Binding, DpAuth, LeaseEventKind
+from fabricbios.transport.solicit import solicit
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 DATA = random.Random(1).randbytes(300_000)
@@ -30,9 +35,10 @@ class World:
         self.wire = BadWire()
         self.wire.make()
         self.node = XdpNode(directory, self.wire, "--block", f"{directory}/disk:16M", mode=mode)
+        self.identity = directory / "me"
 
     def connect(self, timeout=10.0):
-        return connect(HOST, self.node.port, identity=OWNER, timeout=timeout)
+        return connect(HOST, self.node.port, identity=self.identity, timeout=timeout)
 
     def run(self, work, seconds=100):
         async def session():
@@ -44,6 +50,13 @@ class World:
                 await self.wire.change()
 
         self.node.inside.do(session(), seconds)
+
+    def command(self, *words, stdin=b""):
+        """Run `fabricbios` at the client's end of the wire; return its exit code and both outputs."""
+        whom = ["-H", f"{HOST}:{self.node.port}", "--identity", str(self.identity)]
+        inside = ["nsenter", f"--net=/run/netns/{self.wire.here}", *COMMAND, *whom, *words]
+        done = subprocess.run(inside, env=environment(), input=stdin, capture_output=True, timeout=100)
+        return done.returncode, done.stdout, done.stderr.decode()
 
     def close(self):
         with contextlib.ExitStack() as stack:
@@ -291,3 +304,57 @@ def test_an_event_arrives_over_a_bad_network(user):
         assert (event.event, event.lease_id) == (LeaseEventKind.REVOKED, lease.lease_id)
 
     user.run(work)
+
+
+def test_the_command_carries_a_file_over_a_bad_network(user):
+    try:
+        user.wire.set(Weather(loss=0.1, delay=0.002))
+        code, out, _ = user.command("lease", "mem", "--size", "1M", "--ttl", "5m", "--json")
+        assert code == 0
+        lease = json.loads(out)["lease_id"]
+        assert user.command("write", lease, stdin=DATA) == (0, b"", "")
+        assert user.command("read", lease, "--length", str(len(DATA))) == (0, DATA, "")
+        assert user.command("free", lease)[0] == 0
+    finally:
+        user.wire.set()
+
+
+def test_the_command_says_in_one_line_that_nobody_answers(user):
+    try:
+        user.wire.set(Weather(cut=True))
+        code, out, said = user.command("status")
+    finally:
+        user.wire.set()
+    assert (code, out, said.count("\n")) == (4, b"", 1)
+    assert HOST in said
+
+
+def test_nodes_are_found_over_a_bad_network(user):
+    port = user.node.ready["discovery"]["port"]
+
+    async def work(node, wire):
+        await wire.change(Weather(loss=0.3, twice=0.2, delay=0.02, jitter=0.01))
+        found = await solicit([(HOST, port)], timeout=60)
+        assert [entry.node_id for entry in found] == [node.node_id]
+
+    user.run(work)
+
+
+def test_a_transfer_outlives_a_daemon_that_is_killed_and_started_again(xdp):
+    """The last one: it ends the node that the others use."""
+    node = xdp.node
+    ports = (("--control-port", "control"), ("--fbmu-port", "fbmu"))
+    node.flags += [word for flag, name in ports for word in (flag, str(node.ready[name]["port"]))]  # the later wins
+
+    async def work(client, wire):
+        lease = await client.lease_memory(len(DATA), ttl=60).open()
+        await wire.change(Weather(rate=250_000))
+        begun = asyncio.Event()
+        moving = asyncio.create_task(lease.write(0, DATA, 30, lambda done, total: begun.set()))
+        await begun.wait()
+        await asyncio.to_thread(node.end, signal.SIGKILL)
+        await asyncio.to_thread(node.start)
+        await moving
+        assert await lease.read(0, len(DATA)) == DATA
+
+    xdp.run(work)

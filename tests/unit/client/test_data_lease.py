@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import random
 import socket
 from typing import Any
@@ -120,6 +121,23 @@ def test_overlapping_writes_end_as_the_last_one_said() -> None:
             for n, data in enumerate(rounds):
                 expected[n * 100 : n * 100 + len(data)] = data
             assert await lease.read(0, 1 << 16) == bytes(expected)
+
+    run(body)
+
+
+def test_a_transfer_that_is_over_lets_go_of_its_callers_memory() -> None:
+    async def body() -> None:
+        async with node_rig() as rig, friend(rig) as node, node.lease_memory(1 << 16, ttl=60) as lease:
+            target = bytearray(40_000)
+            rig.memory.loss = 1.0
+            with pytest.raises(TimedOut):
+                await lease.read_into(0, target, timeout=0.5)
+            gc.collect()  # the failure's traceback, which has seen it
+            target.clear()  # BufferError while a view of it is held
+            rig.memory.loss = 0.3
+            target = bytearray(40_000)
+            await lease.read_into(0, target)
+            target.clear()
 
     run(body)
 
