@@ -244,10 +244,16 @@ def test_an_outage_in_the_middle_costs_time_alone(user, binding):
     async def work(node, wire):
         async with node.lease_memory(len(DATA), ttl=60, binding=binding) as lease:
             begun = asyncio.Event()
+
+            def cut(done, total):
+                """In the loop that writes, so that it cannot be through before."""
+                if not begun.is_set():
+                    begun.set()
+                    wire.set(Weather(cut=True))
+
             await wire.change(Weather(rate=500_000))
-            moving = asyncio.create_task(lease.write(0, DATA, 30, lambda done, total: begun.set()))
+            moving = asyncio.create_task(lease.write(0, DATA, 30, cut))
             await begun.wait()
-            await wire.change(Weather(cut=True))
             await asyncio.sleep(2)
             assert not moving.done()
             await wire.change()
@@ -281,7 +287,7 @@ async def until_refused(lease):
 def test_a_lease_is_renewed_over_a_bad_network(user):
     async def work(node, wire):
         await wire.change(Weather(loss=0.2, delay=0.02, jitter=0.01))
-        async with node.lease_memory(4096, ttl=4) as lease:
+        async with node.lease_memory(4096, ttl=8) as lease:
             first = lease.expires_at
             while lease.expires_at == first:
                 await asyncio.sleep(0.1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -171,7 +172,8 @@ def test_a_bad_place_is_told_and_ends_nobodys_lease(node: NodeProcess, disk: Dis
         with pytest.raises(Refused):
             await lease.read(6 * MIB, 512)
         said = await until(client, "errs")
-        assert f"{disk.path}: 1 reads, 0 writes, 0 flushes failed, the last with Input/output error" in said
+        told = r": [1-9]\d* reads, 0 writes, 0 flushes failed, the last with Input/output error"
+        assert re.search(re.escape(disk.path) + told, said)  # over UDP a question may have been asked twice
         assert (await store(client)).flags == ResourceFlags.DEGRADED
         await asyncio.sleep(5)  # two looks
         assert lease.over is None
@@ -183,9 +185,9 @@ def test_a_bad_place_is_told_and_ends_nobodys_lease(node: NodeProcess, disk: Dis
     node.run(work, OWNER)
     assert node.said().count("a store errs") == 1
     errors = node.metric("fabricbios_store_errors_total")
-    assert {name.partition('io="')[2].partition('"')[0]: n for name, n in errors.items() if disk.path in name} == {
-        "reads": 1, "writes": 0, "flushes": 0,
-    }  # fmt: skip
+    counts = {name.partition('io="')[2].partition('"')[0]: n for name, n in errors.items() if disk.path in name}
+    assert counts.pop("reads") >= 1
+    assert counts == {"writes": 0, "flushes": 0}
 
 
 def test_a_disk_of_which_nothing_can_be_read_is_as_good_as_gone_until_it_can(node: NodeProcess, disk: Disk) -> None:
