@@ -12,6 +12,7 @@ Programs need no pins: links hold them, and a successor loads its own and swaps 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -90,11 +91,16 @@ class Pins:
         (self._links / str(key)).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove all of this instance; nothing happens if there is nothing."""
+        """Remove all of this instance, and the directory of all instances if it was the last.
+
+        Nothing happens if there is nothing.
+        """
         for version in sorted(self._instance.iterdir()) if self._instance.exists() else []:
             _remove(version)
         if self._instance.exists():
             self._instance.rmdir()
+        with contextlib.suppress(OSError):  # others are in it, or it was made for us by who may
+            self._instance.parent.rmdir()
 
 
 def _remove(version: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_release_hands_over_without_a_gap(start: Callable[..., Node], here: In
     assert silent(sock, read(0, 64, 1, 60, **how))  # the window outlived it too
     assert ask(sock, read(0, 64, 2, 60, **how))[56] == 0
     second.end("stop")
-    assert not (bpffs / "fabricbios" / "test").exists()
+    assert not (bpffs / "fabricbios").exists()
 
 
 def test_pins_of_another_layout_are_removed_with_their_links(
