@@ -313,7 +313,10 @@ async def dial(
     """
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        async with asyncio.timeout(timeout):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except TimeoutError:
+        raise TimedOut(f"no name server says within {timeout:g} s where {host} is") from None
     except OSError as error:
         raise Disconnected(f"{host}: {error.strerror or error}") from error
     failure: Disconnected | None = None
