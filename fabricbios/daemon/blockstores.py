@@ -20,7 +20,8 @@ from fabricbios.daemon.storebook import Known, StoreBook
 from fabricbios.dataplane.blockpool import BlockPool
 from fabricbios.dataplane.extent_journal import ExtentJournal
 from fabricbios.errors import ConfigError
-from fabricbios.hw.backing import GRANULE, Backing, Wipe, identity_at, open_backing
+from fabricbios.hw.backing import GRANULE, Backing, Wipe, open_backing
+from fabricbios.hw.standing import standing_at
 from fabricbios.hw.sysfs import Sysfs
 from fabricbios.model import Binding, Resource, ResourceType, resource_id_of
 
@@ -118,13 +119,13 @@ class BlockStores:
         """Judge what stands at a path before it is opened: it may be anybody's. Nor is a file made a second time, in
         a directory where perhaps a file system is to be mounted."""
         path = setting.path
-        name, identity = identity_at(Sysfs(), path)
-        if identity not in self._book.identities:
+        found = standing_at(Sysfs(), path)
+        if not self._book.has(found):
             if not setting.force:
-                raise another(path, known, name)
-            log.warning("leasing %s (%s), where %s stood before (block_force)", path, name, known.name)
+                raise another(path, known, found.name)
+            log.warning("leasing %s (%s), where %s stood before (block_force)", path, found.name, known.name)
         size = os.stat(path).st_size
-        if not known.is_device and size < max(setting.size or GRANULE, self._needed(identity)):
+        if not known.is_device and size < max(setting.size or GRANULE, self._needed(found.identity)):
             raise OSError(errno.ENXIO, f"truncated: it has {size} bytes", path)
 
     def _needed(self, identity: bytes) -> int:
@@ -136,7 +137,8 @@ class BlockStores:
         if known is None:
             raise ConfigError(f"block {path}: {why.strerror}, and what stood there is at another path of `block`")
         size = max(known.size, self._needed(known.identity))
-        backing = Backing.absent(path, known.name, size, known.is_device, known.identity, why)
+        kept = known._replace(size=size)
+        backing = Backing.absent(path, kept.name, size, kept.is_device, kept.identity, kept.generation, why)
         self._opened.append(backing)
         return backing
 
@@ -177,7 +179,7 @@ def another(path: str, known: Known, name: str) -> OSError:
 
 def known_of(backing: Backing) -> Known:
     """Return what is remembered of a store."""
-    return Known(backing.name, backing.identity, backing.size, backing.is_device)
+    return Known(backing.name, backing.identity, backing.size, backing.is_device, backing.generation)
 
 
 def _parsed(setting: str) -> tuple[str, int | None]:

@@ -7,12 +7,13 @@ holds what the rest of the daemon has to know of a store that it cannot open.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from fabricbios.daemon.statedir import StateDir
 from fabricbios.errors import ConfigError
+from fabricbios.hw.standing import Standing, is_same
 
 BOOK = "stores"  # in the state directory
 _SCHEMA = "fabricbios.stores/1"
@@ -25,6 +26,7 @@ class Known(NamedTuple):
     identity: bytes
     size: int
     is_device: bool
+    generation: int = 0
 
 
 class StoreBook:
@@ -38,9 +40,10 @@ class StoreBook:
         """Return what stood there last."""
         return self._known.get(path)
 
-    @property
-    def identities(self) -> Set[bytes]:
-        return {known.identity for known in self._known.values()}
+    def has(self, found: Standing) -> bool:
+        """Say whether it stood at any of the paths: kernel names go round."""
+        known = ((k.identity, k.generation) for k in self._known.values())
+        return any(is_same((found.identity, found.generation), one) for one in known)
 
     def missing(self, path: str, found: Mapping[bytes, str]) -> Known | None:
         """Return what is missing, where nothing stands at `path`; None if nothing ever did.
@@ -77,7 +80,7 @@ def _parsed(data: bytes | None, where: Path) -> dict[str, Known]:
 
 
 def _known(row: Mapping[str, object]) -> Known:
-    name, identity, size, is_device = (row[field] for field in Known._fields)
-    if not isinstance(name, str) or not isinstance(size, int) or not isinstance(is_device, bool) or size <= 0:
+    name, identity, size, is_device, generation = (row[field] for field in Known._fields)
+    if not (isinstance(name, str) and isinstance(size, int) and size > 0 and isinstance(is_device, bool)):
         raise ValueError(f"no store: {row}")
-    return Known(name, bytes.fromhex(str(identity)), size, is_device)
+    return Known(name, bytes.fromhex(str(identity)), size, is_device, int(str(generation)))

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from fabricbios.daemon.blockstores import another, known_of
 from fabricbios.dataplane.store_faults import Faults
 from fabricbios.errors import ConfigError
-from fabricbios.hw.backing import Backing, identity_at, open_backing
+from fabricbios.hw.backing import Backing, open_backing
+from fabricbios.hw.standing import is_same, standing_at
 from fabricbios.hw.sysfs import Sysfs
 
 
@@ -73,17 +74,17 @@ class StoreLook:
     def _found(self) -> Backing:
         """Open what stands at the path if it is the one; nothing else is opened."""
         known = known_of(self._backing)
-        name, identity = identity_at(Sysfs(), self.path)
-        if identity != known.identity:
-            raise another(self.path, known, name)
+        there = standing_at(Sysfs(), self.path)
+        if not is_same((there.identity, there.generation), (known.identity, known.generation)):
+            raise another(self.path, known, there.name)
         try:
-            return open_backing(Sysfs(), self.path, None, force=self._force, ours={identity})
+            return open_backing(Sysfs(), self.path, None, force=self._force, ours={known.identity})
         except ConfigError as error:
             raise OSError(errno.EBUSY, str(error)) from error
 
     def _judge_return(self, found: Backing, is_suspect: bool) -> None:
         known = known_of(self._backing)
-        if found.identity != known.identity:  # it was another a moment ago
+        if not found.is_same(known.identity, known.generation):  # it was another a moment ago
             raise another(self.path, known, found.name)
         if not found.is_known_anywhere:
             why = "what stands here has no serial number or WWID, and may be another disk: restart to lease it"

@@ -22,6 +22,7 @@ from fabricbios.dataplane.store_faults import Faults
 
 log = logging.getLogger("fabricbios.block")
 EVERY = 2.0  # seconds between two looks
+SILENT_SECONDS = 10.0  # a look takes microseconds where a store answers
 QUIET_SECONDS = 60.0  # a store that has not erred for so long errs no more
 STATES = WELL, ERRS, SILENT, ABSENT = "well", "errs", "silent", "absent"
 REMEDY = "put it back: it is taken in again by itself"
@@ -77,7 +78,7 @@ class StoreWatch:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._stores, self._loop, self._refit, self._changed = stores, loop, refit, changed
-        self._asked: set[int] = set()
+        self._asked: dict[int, float] = {}  # who is being looked at, and since when
         self._lost: dict[int, str] = {}
         self._erred: dict[int, float] = {}  # when the count of its errors last grew
         self._counted: dict[int, int] = {}
@@ -94,7 +95,7 @@ class StoreWatch:
         """Look at every store that is not being looked at still."""
         for resource_id, store in self._stores.items():
             if resource_id not in self._asked:
-                self._asked.add(resource_id)
+                self._asked[resource_id] = time.monotonic()
                 self._count(resource_id, store)
                 look, then = partial(_why_gone, store, resource_id in self._erred), partial(self._looked, resource_id)
                 self._loop.in_thread(look, then, ("look", resource_id))
@@ -116,7 +117,8 @@ class StoreWatch:
         faults = store.faults()
         if resource_id in self._lost:
             return StoreState(store.path, ABSENT, f"{self._lost[resource_id]}; {REMEDY}", faults)
-        if store.is_silent():
+        at = time.monotonic()
+        if store.is_silent() or at - self._asked.get(resource_id, at) > SILENT_SECONDS:
             return StoreState(store.path, SILENT, f"{store.path} does not answer", faults)
         if resource_id in self._erred:
             return StoreState(store.path, ERRS, _told(store.path, faults), faults)
@@ -139,7 +141,7 @@ class StoreWatch:
 
     def _looked(self, resource_id: int, answer: bytes | None) -> None:
         """None is a fault of ours, logged where it happened: it says nothing about the store."""
-        self._asked.discard(resource_id)
+        self._asked.pop(resource_id, None)
         if resource_id not in self._stores:
             return
         if answer:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 import stat
@@ -27,6 +26,7 @@ from typing import Literal
 
 from fabricbios.errors import ConfigError, LocalMisuse
 from fabricbios.hw import block, loop, signatures
+from fabricbios.hw.standing import generation_of, identity_of, is_same, kernel_name
 from fabricbios.hw.sysfs import Sysfs
 
 Wipe = Literal["discard", "zero", "none"]
@@ -65,13 +65,18 @@ class Backing:
         self.data_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         self.size, self.is_device, self.identity = size, is_device, identity
         self.overridden: tuple[str, ...] = ()
+        self.generation = 0 if is_device else generation_of(fd)
+        """Of a file: which one it is of those that had its inode number, one after the other; 0 if nobody can tell."""
         self.absence: OSError | None = None
         """Why it is not open, None while it is."""
 
     @classmethod
-    def absent(cls, path: str, name: str, size: int, is_device: bool, identity: bytes, why: OSError) -> Backing:
+    def absent(
+        cls, path: str, name: str, size: int, is_device: bool, identity: bytes, generation: int, why: OSError
+    ) -> Backing:
         """Return what stands for a store that was taken before and is not there now."""
         backing = cls.__new__(cls)
+        backing.generation = generation
         backing.fd, backing.data_fd = _nothing(), _nothing()
         backing.path, backing.name, backing.size = path, name, size
         backing.is_device, backing.identity, backing.overridden = is_device, identity, ()
@@ -88,7 +93,7 @@ class Backing:
 
     def take_in(self, found: Backing) -> None:
         """Go on with a store that is back, opened as `found`, which is closed. LocalMisuse where it is another one."""
-        if found.identity != self.identity or found.size < self.size:
+        if not found.is_same(self.identity, self.generation) or found.size < self.size:
             raise LocalMisuse(f"{found.path} is not what was leased out of")
         os.dup2(found.fd, self.fd, inheritable=False)
         os.dup2(found.data_fd, self.data_fd, inheritable=False)
@@ -104,10 +109,13 @@ class Backing:
         if not self.is_device and os.fstat(self.fd).st_nlink == 0:
             raise OSError(errno.ENOENT, "the file was deleted", self.path)
 
+    def is_same(self, identity: bytes, generation: int) -> bool:
+        return is_same((self.identity, self.generation), (identity, generation))
+
     @property
     def is_known_anywhere(self) -> bool:
         """Say whether it carries its identity itself; a disk without serial or WWID is known by its slot alone."""
-        return not self.is_device or bool(block.own_name(Sysfs(), _kernel_name(Sysfs(), os.fstat(self.fd).st_rdev)))
+        return not self.is_device or bool(block.own_name(Sysfs(), kernel_name(Sysfs(), os.fstat(self.fd).st_rdev)))
 
     def must_be_readable(self) -> None:
         """Raise OSError where none of a few places, far from each other, can be read past the page cache: not a bad
@@ -173,22 +181,6 @@ class Backing:
         end = base + length
         while base < end:
             base += os.pwrite(self.fd, memoryview(_ZEROS)[: end - base], base)
-
-
-def identity_at(fs: Sysfs, path: str) -> tuple[str, bytes]:
-    """Return name and identity (as `Backing` has them) of what stands at a path, which is not opened.
-
-    OSError where nothing does, ENXIO for a device node without a device.
-    """
-    found = os.stat(path)
-    if not stat.S_ISBLK(found.st_mode):
-        name = os.path.realpath(path)
-        return name, identity_of(name, found.st_ino)
-    try:
-        name = block.stable_name(fs, _kernel_name(fs, found.st_rdev))[0]
-    except ConfigError as error:
-        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), path) from error
-    return name, identity_of(name, 0)
 
 
 def open_backing(
@@ -260,7 +252,7 @@ def _describe(fs: Sysfs, fd: int, path: str, size: int | None) -> Backing:
     usable = (real if size is None else size) // GRANULE * GRANULE
     if not usable:
         raise ConfigError(f"block {path}: less than the smallest extent, {GRANULE} bytes: give it more")
-    name = block.stable_name(fs, _kernel_name(fs, found.st_rdev))[0] if is_device else path
+    name = block.stable_name(fs, kernel_name(fs, found.st_rdev))[0] if is_device else path
     return Backing(fd, path, name, usable, is_device, identity_of(name, 0 if is_device else found.st_ino))
 
 
@@ -270,11 +262,6 @@ def _size_now(fd: int, is_device: bool) -> int:
         return os.fstat(fd).st_size
     size = fcntl.ioctl(fd, BLKGETSIZE64, bytes(8))
     return int.from_bytes(size, sys.byteorder)
-
-
-def identity_of(name: str, inode: int) -> bytes:
-    """Return 16 bytes that tell this device or file from any other, also after a reboot."""
-    return hashlib.sha256(f"{name}\0{inode}".encode()).digest()[:16]
 
 
 def _open(path: str, force: bool) -> int:
@@ -299,7 +286,7 @@ def _open(path: str, force: bool) -> int:
 
 def _known_users(path: str) -> tuple[str, ...]:
     fs = Sysfs()
-    return block.reasons(fs, _kernel_name(fs, os.stat(path).st_rdev), block.read_usage(fs), False)
+    return block.reasons(fs, kernel_name(fs, os.stat(path).st_rdev), block.read_usage(fs), False)
 
 
 def _create(path: str, size: int | None) -> int:
@@ -335,14 +322,6 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _kernel_name(fs: Sysfs, number: int) -> str:
-    where = f"{os.major(number)}:{os.minor(number)}"
-    name = fs.link(f"/sys/dev/block/{where}")
-    if not name:
-        raise ConfigError(f"block device {where} is not in /sys: mount it, or name another")
-    return name
-
-
 def _lock(fd: int, path: str) -> None:
     """Keep other daemons out; this is not for `force` to override."""
     deadline = time.monotonic() + PATIENCE
@@ -359,8 +338,7 @@ def _users(fs: Sysfs, backing: Backing) -> tuple[str, ...]:
     """Return who else uses a device or file. That a device is a loop device on a file is no use of the device."""
     usage = block.read_usage(fs)
     if backing.is_device:
-        kernel_name = _kernel_name(fs, os.fstat(backing.fd).st_rdev)
-        reasons = block.reasons(fs, kernel_name, usage, False)
+        reasons = block.reasons(fs, kernel_name(fs, os.fstat(backing.fd).st_rdev), usage, False)
         return tuple(why for why in reasons if not why.startswith("loop device on"))
     loops = fs.names(block.BLOCK, r"loop\d+")
     over = [f"/dev/{n}" for n in loops if fs.text(f"{block.BLOCK}/{n}/loop/backing_file") == backing.path]

@@ -12,7 +12,7 @@ from descriptors import open_descriptors
 
 from fabricbios.daemon import blockstores
 from fabricbios.daemon.storelook import StoreLook
-from fabricbios.hw import backing
+from fabricbios.hw import backing, standing
 from fabricbios.hw.backing import GRANULE, Backing, open_backing
 from fabricbios.hw.sysfs import Sysfs
 
@@ -78,6 +78,19 @@ def test_another_file_is_neither_opened_nor_locked(store: Backing, path: Path, m
     assert "another store stands here" in str(refused(look.look))
     assert look.absence is not None
     assert "block_force" in str(look.absence)
+
+
+def test_another_file_with_the_same_inode_is_another(
+    store: Backing, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_back(path)
+    store.generation = 7
+    generation = [8]
+    for module in (backing, standing):
+        monkeypatch.setattr(module, "generation_of", lambda _: generation[0])
+    assert "another file than" in str(refused(StoreLook(store, str(path)).look))
+    generation[0] = 7
+    StoreLook(store, str(path)).look(False)
 
 
 def test_one_that_came_back_shorter_is_not_the_whole(store: Backing, path: Path) -> None:

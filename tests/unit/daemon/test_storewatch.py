@@ -309,12 +309,19 @@ def test_what_a_start_found_missing_is_lost_before_anybody_can_ask_for_it() -> N
     asyncio.run(work())
 
 
-def test_one_that_does_not_answer_is_silent() -> None:
+def test_one_that_does_not_answer_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         store = Erring()
         with watching(store) as (loop, watch, _):
             store.silent = True
             assert look_once(loop, watch) == "silent"
+            store.silent = False
+            assert look_once(loop, watch) == "well"
+            monkeypatch.setattr(storewatch, "SILENT_SECONDS", 0)
+            watch._look_at_all()
+            assert watch.states()[STORE].state == "silent", "the look itself does not end"
+            loop.finish()
+            assert watch.states()[STORE].state == "well"
             assert loop.stub.told == []
 
     asyncio.run(work())
