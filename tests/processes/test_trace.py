@@ -65,10 +65,13 @@ def test_every_datagram_of_both_planes_is_in_a_histogram(node):
         await use(block)
 
     told = trace_while(node, work)
-    assert counts(told) == {
+    least = {
         ("fbmu", "read", "answered"): TIMES, ("fbmu", "write", "answered"): 1,
         ("fbbu", "read", "answered"): TIMES, ("fbbu", "write", "answered"): 1,
     }  # fmt: skip
+    found = counts(told)
+    assert found.keys() == least.keys()
+    assert all(found[one] >= times for one, times in least.items())  # a client asks again where the server is slow
     for series in told["series"]:
         assert 0 < series["sum_ns"] <= series["max_ns"] * series["count"]
 
