@@ -6,6 +6,7 @@ What must hold on all of them: the data is right, nothing waits for ever, failur
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from fabricbios.model import Binding, DpAuth, LeaseEventKind
 from fabricbios.transport.solicit import solicit
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
-DATA = random.Random(1).randbytes(300_000)
+DATA = random.Random(1).randbytes(200_000)
 HOST = f"{BadWire.V4}1"
 
 
@@ -104,7 +105,7 @@ WEATHERS = {
     "out of order": Weather(delay=0.005, jitter=0.005),
     "twice": Weather(twice=0.3),
     "damaged": Weather(corrupt=0.02),
-    "slow": Weather(rate=250_000),
+    "slow": Weather(rate=400_000),
     "narrow, and says so": Weather(longest=1280, says=True),
     "narrow, without a word": Weather(longest=1280),
     "PPPoE, without a word": Weather(longest=1492),
@@ -264,6 +265,27 @@ def test_an_outage_in_the_middle_costs_time_alone(user, binding):
 
 
 @pytest.mark.usefixtures("soon")
+def test_outages_leave_nothing_behind(user):
+    async def work(node, wire):
+        async with node.lease_memory(4096, 60) as udp, node.lease_memory(4096, 60, binding=Binding.QUIC) as quic:
+            both = udp, quic
+            held = []
+            for _ in range(10):
+                await wire.change(Weather(cut=True))
+                lost = await asyncio.gather(
+                    *(lease.write(0, bytes(4096), 0.1) for lease in both), return_exceptions=True
+                )
+                assert all(isinstance(error, Disconnected) for error in lost)
+                await wire.change()
+                for lease in both:
+                    await carried(lease, DATA[:4096])
+                held.append((len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())))
+            assert held[-1] == held[0]
+
+    user.run(work)
+
+
+@pytest.mark.usefixtures("soon")
 def test_a_lease_that_ended_during_an_outage_says_so(user):
     async def work(node, wire):
         lease = await node.lease_memory(4096, ttl=2).open()
@@ -360,6 +382,7 @@ def test_a_transfer_outlives_a_daemon_that_is_killed_and_started_again(xdp):
         await begun.wait()
         await asyncio.to_thread(node.end, signal.SIGKILL)
         await asyncio.to_thread(node.start)
+        await client.doubt()
         await moving
         assert await lease.read(0, len(DATA)) == DATA
 
