@@ -13,6 +13,7 @@ from quic_rig import FIRST_LIMIT, PATIENT, TRUSTED_LIMIT, Rig, run, served, unti
 
 from fabricbios.errors import Disconnected
 from fabricbios.transport import DEFAULTS, Identity, Link, accept_anyone, dial
+from fabricbios.transport.link import _Asked
 from fabricbios.transport.quic import ClientConnection, unix_now
 from fabricbios.transport.server import _parse_initial
 
@@ -155,7 +156,7 @@ def unfinished(link: Link, data: bytes) -> tuple[int, asyncio.Future[bytes]]:
     stream = link._quic.get_next_available_stream_id()
     link._quic.send_stream_data(stream, data)
     answer = asyncio.get_running_loop().create_future()
-    link._waiting[stream] = answer, float("inf")
+    link._waiting[stream] = _Asked(answer, float("inf"), 0.0, 0, 0.0)
     link._touch()
     return stream, answer
 
