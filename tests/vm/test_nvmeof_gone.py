@@ -210,6 +210,7 @@ def test_a_disk_that_errs_under_udp_is_told_and_as_good_as_gone_until_it_can_be_
             mapped("error")
             with pytest.raises(FabricError):
                 await lease.write(8192, b"v" * 4096)
+            await lease.detach()  # it is for the daemon to end it
             return store.resource_id
 
         resource_id = site.run(work)
