@@ -156,6 +156,24 @@ def test_damaged_data_that_no_tag_covers_is_dropped(rig: XdpRig, family: int, le
     assert rig.drops() == {"checksum": 1}
 
 
+@pytest.mark.parametrize("auth", DpAuth)
+@pytest.mark.parametrize("vlan", [b"", TAGGED], ids=["plain", "802.1Q"])
+@pytest.mark.parametrize("length", [1, 2, 64, 511, 1388])
+def test_an_ipv4_answer_has_a_checksum_where_no_tag_covers_its_data(
+    rig: XdpRig, auth: DpAuth, vlan: bytes, length: int
+) -> None:
+    rig.open(LEASE._replace(lease_id=LEASE_ID + 2, auth=auth))
+    asked = read(1, length, 1, max(0, length - 4), lease_id=LEASE_ID + 2, auth=auth)
+    done = rig.run(ethernet(v4(udp(asked)), vlan=vlan))
+    assert done.action == XdpAction.TX, rig.drops()
+    carried = done.packet[14 + len(vlan) + 20 :]
+    if auth is DpAuth.HMAC_HEADER:
+        assert carried[6:8] != bytes(2)
+        assert folded(V4_OURS + V4_PEER + struct.pack(">II", len(carried), 17) + carried) == 0xFFFF
+    else:
+        assert carried[6:8] == bytes(2)
+
+
 def test_the_edges_of_the_family_limits_are_served(rig: XdpRig) -> None:
     assert rig.run(ethernet(v6(udp(read(0, 64, 1, 1452 - 68))))).action == XdpAction.TX
     assert rig.run(ethernet(v4(udp(read(0, 64, 2, 1472 - 68))))).action == XdpAction.TX

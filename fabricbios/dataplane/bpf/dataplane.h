@@ -59,10 +59,16 @@ __noinline int refused(struct xdp_md *ctx, __u32 plane, __u32 reason)
 	return dropped(plane, reason);
 }
 
-/* The data of a WRITE under HMAC_HEADER has no other guard than the UDP checksum; a tag is the better one elsewhere. */
+/* Data has no other guard than the UDP checksum under HMAC_HEADER; a tag is the better one elsewhere. */
 static __always_inline int has_bare_data(const struct lease_slot *slot, const struct question *q)
 {
 	return slot->auth == DP_AUTH_HMAC_HEADER && q->op == DP_OP_WRITE;
+}
+
+/* IPv6 wants a checksum, IPv4's may be absent, but where data would go without any guard. */
+static __always_inline int wants_checksum(const struct lease_slot *slot, const struct question *q)
+{
+	return q->place.v6 || (slot->auth == DP_AUTH_HMAC_HEADER && q->op == DP_OP_READ && !q->status);
 }
 
 static __always_inline int tag_holds(struct xdp_md *ctx, const struct lease_slot *slot, struct question *q)
@@ -146,7 +152,7 @@ static __always_inline int answer(struct xdp_md *ctx, struct lease_slot *slot, s
 		return dropped(q->plane, DROP_INTERNAL);
 	if (write_body(ctx, slot, q))
 		return dropped(q->plane, DROP_INTERNAL);
-	if (q->place.v6 && answer_checksum(ctx, &q->place, q->answer))
+	if (wants_checksum(slot, q) && answer_checksum(ctx, &q->place, q->answer))
 		return dropped(q->plane, DROP_INTERNAL);
 	count_answer(slot, q);
 	return XDP_TX;

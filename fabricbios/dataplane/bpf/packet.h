@@ -266,21 +266,21 @@ __noinline int verify_checksum(struct xdp_md *ctx, const struct place *p)
 	return checksum(ctx, at, carried, pseudo) == 0xffff ? 0 : -1;
 }
 
-/* Give an IPv6 answer the UDP checksum it must have; IPv4's may be absent. */
+/* Give an answer its UDP checksum. */
 __noinline int answer_checksum(struct xdp_md *ctx, const struct place *p, __u32 payload)
 {
 	if (!p)
 		return -1;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 at = udp_offset(p);
-	struct ipv6hdr *ip = data + (p->ip & OFFSET_MASK);
+	void *ip = data + (p->ip & OFFSET_MASK);
 	struct udphdr *udp = data + at;
 	__u32 carried = UDP_HEADER + HEADER + payload;
 	int sum;
 
-	if ((void *)(ip + 1) > end)
+	if (ip + IPV6_HEADER > end) /* IPv4's with its UDP and our header is longer, too */
 		return -1;
-	sum = checksum(ctx, at, carried, pseudo_v6(ip, carried));
+	sum = checksum(ctx, at, carried, p->v6 ? pseudo_v6(ip, carried) : pseudo_v4(ip, carried));
 	if (sum < 0 || (void *)(udp + 1) > end)
 		return -1;
 	udp->check = sum == 0xffff ? 0xffff : ~sum;
