@@ -140,7 +140,7 @@ class Admission:
         """Choose what fulfils `wish`, or raise Refused with the status of D6. Takes nothing yet."""
         candidates = [o for o in self._named(wish) if wish.binding is None or wish.binding in o.bindings]
         if not candidates:
-            raise Refused.of(Status.INVALID_ARGS, f"binding {wish.binding:#06x} is not offered")
+            raise Refused.of(Status.INVALID_ARGS, f"binding {_named(wish.binding)} is not offered")
         if candidates[0].resource.kind not in limits.kinds:
             raise Refused.of(Status.INSUFFICIENT_PERM, f"policy allows no {candidates[0].resource.kind.name} lease")
         offer = self._with_room(candidates, wish.size)
@@ -190,6 +190,11 @@ class Admission:
         more = granted.size if granted.offer.resource.kind in COUNTED_IN_BYTES else 0
         if size + more > limits.max_bytes:
             raise Refused.of(Status.CAPACITY_EXCEEDED, f"policy allows {limits.max_bytes} bytes")
+
+
+def _named(binding: int | None) -> str:
+    known = Binding._value2member_map_.get(binding)
+    return f"{binding:#06x}" if known is None else known._name_
 
 
 def _dp_auth(offer: Offer, wish: Wish) -> DpAuth:

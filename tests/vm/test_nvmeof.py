@@ -91,7 +91,7 @@ def test_a_host_busy_writing_does_not_hold_up_revocation(node: Node) -> None:
     time.sleep(0.5)
     started = time.monotonic()
     node.unbind(LEASE)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 45, "who does not let go is waited for longer"
     writer.join(60)
     assert failed, "the writer was told"
 
