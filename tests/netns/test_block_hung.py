@@ -1,14 +1,12 @@
 """A store on a file system that hangs, for real: a loop device's ext4 that is frozen (fsfreeze(8))."""
 
 import errno
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from facilities import require
+from frozen_rig import Frozen, frozen_at
 
 from fabricbios.dataplane import blockpool
 from fabricbios.dataplane.block import EXTENT, SLOT_STEP, BlockPlane
@@ -34,36 +32,10 @@ def lease(lease_id: int, disk: int) -> LeaseSpec:
     return spec._replace(reached="2001:db8::1")
 
 
-class Frozen:
-    """A mounted file system that can be frozen: whoever writes to it then waits, and no signal reaches him."""
-
-    def __init__(self, directory: Path) -> None:
-        self.mount, image = directory / "mount", directory / "image"
-        self.mount.mkdir()
-        with image.open("wb") as file:
-            file.truncate(48 << 20)
-        subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-        done = subprocess.run(["mount", "-o", "loop", str(image), str(self.mount)], capture_output=True, text=True)
-        require("loop and ext4", done.returncode == 0, done.stderr)
-
-    def freeze(self) -> None:
-        subprocess.run(["fsfreeze", "-f", str(self.mount)], check=True)
-
-    def thaw(self) -> None:
-        """Nothing happens if it is not frozen."""
-        subprocess.run(["fsfreeze", "-u", str(self.mount)], capture_output=True)
-
-    def close(self) -> None:
-        self.thaw()
-        subprocess.run(["umount", str(self.mount)], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Frozen]:
-    require("fsfreeze", bool(shutil.which("fsfreeze") and shutil.which("mkfs.ext4")), "no fsfreeze, no mkfs.ext4")
-    made = Frozen(tmp_path)
-    yield made
-    made.close()
+    with frozen_at(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

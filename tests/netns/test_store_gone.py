@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from facilities import require
+from frozen_rig import Frozen, frozen_at
 from node_rig import NodeProcess
 
 from fabricbios.client import Node
@@ -235,33 +236,10 @@ def test_a_file_system_without_room_is_a_write_that_errs(tmp_path: Path) -> None
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-class Frozen:
-    """A mounted file system that can be frozen: whoever writes to it then waits, and no signal reaches him."""
-
-    def __init__(self, root: Path) -> None:
-        self.mount = root / "mount"
-        self.mount.mkdir()
-        with (root / "image").open("wb") as image:
-            image.truncate(48 << 20)
-        subprocess.run(["mkfs.ext4", "-q", image.name], check=True)
-        done = subprocess.run(["mount", "-o", "loop", image.name, str(self.mount)], capture_output=True, text=True)
-        require("loop and ext4", done.returncode == 0, done.stderr)
-
-    def freeze(self) -> None:
-        subprocess.run(["fsfreeze", "-f", str(self.mount)], check=True)
-
-    def thaw(self) -> None:
-        """Nothing happens if it is not frozen."""
-        subprocess.run(["fsfreeze", "-u", str(self.mount)], capture_output=True)
-
-
 @pytest.fixture
 def frozen(tmp_path: Path) -> Iterator[Frozen]:
-    require("fsfreeze", bool(shutil.which("fsfreeze") and shutil.which("mkfs.ext4")), "no fsfreeze, no mkfs.ext4")
-    made = Frozen(tmp_path)
-    yield made
-    made.thaw()
-    subprocess.run(["umount", str(made.mount)], check=True)
+    with frozen_at(tmp_path) as made:
+        yield made
 
 
 def test_who_frees_a_lease_on_a_disk_that_hangs_has_an_answer_before_he_gives_up(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from quic_rig import Echo, run, served, until
+from quic_rig import Echo, Rig, run, served, until
 
 from fabricbios.errors import Disconnected, LocalMisuse, TimedOut
 from fabricbios.ports import StreamPeer
@@ -27,6 +27,15 @@ def test_many_questions_at_once_each_get_their_own_answer() -> None:
     run(body)
 
 
+async def hearing(rig: Rig) -> tuple[list[bytes], int]:
+    """Dial as a friend; return what events will have come, and the connection's number at the server."""
+    link = await rig.dial(rig.friend)
+    heard: list[bytes] = []
+    link.on_push = heard.append
+    await link.request(b"hello")
+    return heard, rig.echo.opened[0].connection
+
+
 def test_a_large_answer_comes_whole() -> None:
     async def body() -> None:
         async with served() as rig:
@@ -44,11 +53,7 @@ def test_a_large_answer_comes_whole() -> None:
 def test_events_reach_the_peer_each_on_a_stream_of_its_own() -> None:
     async def body() -> None:
         async with served() as rig:
-            link = await rig.dial(rig.friend)
-            heard: list[bytes] = []
-            link.on_push = heard.append
-            await link.request(b"hello")
-            connection = rig.echo.opened[0].connection
+            heard, connection = await hearing(rig)
             for n in range(200):
                 assert rig.server.push(connection, b"event %d" % n)
                 if n % 32 == 31:
@@ -62,11 +67,7 @@ def test_events_reach_the_peer_each_on_a_stream_of_its_own() -> None:
 def test_who_is_disconnected_gets_the_events_that_say_why() -> None:
     async def body() -> None:
         async with served() as rig:
-            link = await rig.dial(rig.friend)
-            heard: list[bytes] = []
-            link.on_push = heard.append
-            await link.request(b"hello")
-            connection = rig.echo.opened[0].connection
+            heard, connection = await hearing(rig)
             for n in range(40):
                 assert rig.server.push(connection, b"event %d" % n)
             rig.server.disconnect(connection)
@@ -98,11 +99,8 @@ def test_events_of_the_last_moment_leave_before_the_endpoint_closes() -> None:
 
     async def body() -> None:
         async with served() as rig:
-            link = await rig.dial(rig.friend)
-            heard: list[bytes] = []
-            link.on_push = heard.append
-            await link.request(b"hello")
-            assert rig.server.push(rig.echo.opened[0].connection, b"revoked")
+            heard, connection = await hearing(rig)
+            assert rig.server.push(connection, b"revoked")
             await rig.server.close()
             await until(lambda: heard == [b"revoked"])
 
