@@ -14,12 +14,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from leaping_loop import ahead
+
 from fabricbios.core.node import Node as CoreNode
 from fabricbios.core.node import Offer, Push, Reset, Setup
 from fabricbios.core.policy import Policy
 from fabricbios.errors import WireError
 from fabricbios.model import (
     BLOCK_SIZE,
+    NS,
     Binding,
     DpAuth,
     DpOp,
@@ -225,7 +228,8 @@ class MemoryPlane(FakeDataPlane):
 
 
 def now() -> Instant:
-    return Instant(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns() // 1_000_000)
+    leapt = int(ahead() * NS)
+    return Instant(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + leapt, (time.time_ns() + leapt) // 1_000_000)
 
 
 class NodeRig:

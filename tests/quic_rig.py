@@ -75,13 +75,14 @@ async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
             await asyncio.sleep(0.01)
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run an async test body; exceptions in callbacks of its loop fail it too."""
+def run(test: Callable[[], Awaitable[None]], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    """Run an async test body, in an ordinary loop unless told; exceptions in callbacks of its loop fail it too."""
     failures: list[dict[str, object]] = []
 
     async def body() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
         await test()
 
-    asyncio.run(body())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(body())
     assert not failures, failures

@@ -32,16 +32,17 @@ ODDITIES = st.sampled_from(list(ODD_VALUES)).flatmap(
     lambda name: st.tuples(st.just(name), st.sampled_from(ODD_VALUES[name]))
 )
 LENGTHS = st.sampled_from((1, 4, 4, 4, 16))  # of a few lengths, so that trains are longer than one datagram
+LONGEST = 1500  # bytes of a payload: past any that a server takes
 STEPS = st.sampled_from((1,) * 8 + (2, 3, 8, 0, -1, -2, -9, -1023, -1024, 1000, 1024, 5000))
 
 
 def datagram(auth: DpAuth, nonce: int, op: int, offset: int, length: int, odd: dict[str, Any]) -> bytes:
     """Return a READ or WRITE that is ordinary but for what is `odd`."""
     op, offset, length = odd.get("op", op), odd.get("offset", offset), odd.get("length", length)
-    plain = bytes(range(1, 1 + min(length, 200))) if op == DpOp.WRITE else bytes(length)
+    plain = bytes(range(1, 1 + min(length, 200))) if op == DpOp.WRITE else bytes(min(length, LONGEST))
     payload = odd.get("payload", struct.pack(">QI", offset, length) + odd.get("data", plain))
     how = {name: odd[name] for name in ("lease_id", "request_id", "flags", "payload_len") if name in odd}
-    made = bytearray(question(op, payload[:1500], nonce, auth=auth, **how))
+    made = bytearray(question(op, payload[:LONGEST], nonce, auth=auth, **how))
     if "bit" in odd and odd["bit"] < 8 * len(made):
         made[odd["bit"] // 8] ^= 1 << odd["bit"] % 8
     return bytes(made[: odd.get("cut")])

@@ -7,12 +7,15 @@ import errno
 import gc
 import random
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import client_rig
 import pytest
 from client_rig import NodeRig, node_rig
-from quic_rig import run, until
+from leaping_loop import LeapingLoop
+from quic_rig import run as run_in
+from quic_rig import until
 
 from fabricbios.client import Node, connect
 from fabricbios.client.plane import Silent
@@ -32,6 +35,11 @@ from fabricbios.model import Binding, DpAuth, DpStatus, LeaseEventKind
 from fabricbios.transport import PeerKey, link
 
 DATA = random.Random(5).randbytes(60_001)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """A lease lasts for seconds, its renewals and grace too: nobody waits for them."""
+    run_in(test, LeapingLoop)
 
 
 def friend(rig: NodeRig) -> Node:
