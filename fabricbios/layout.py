@@ -52,6 +52,7 @@ class Layout:
             width = 1 if f.kind == "u8" else f.items
             self._place[f.name] = slice(at, at + width)
             at += width
+        self._order = order
         self._field_struct = {f.name: struct.Struct(order + c) for f, c in zip(fields, codes[1:], strict=True)}
 
     def pack(self, **values: Any) -> bytes:
@@ -60,6 +61,16 @@ class Layout:
         for name, value in values.items():
             out[self._place[name]] = value if isinstance(value, (tuple, list)) else (value,)
         return self.struct.pack(*out)
+
+    def excerpt(self, *names: str) -> struct.Struct:
+        """Return the struct of these fields alone, in their order, as long as the record; it packs zeros elsewhere.
+
+        For what is packed or unpacked often: values are given and taken by place. ValueError for another order.
+        """
+        if list(names) != [name for name in self.offset if name in names]:
+            raise ValueError(f"{self.name} has no such fields in that order: {', '.join(names)}")
+        parts = (one.format[1:] if name in names else f"{one.size}x" for name, one in self._field_struct.items())
+        return struct.Struct(self._order + "".join(parts))
 
     def set(self, buffer: Any, base: int, name: str, value: Any) -> None:
         """Store one field of the record that starts at `base` of a writable buffer."""

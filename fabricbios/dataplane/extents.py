@@ -39,11 +39,11 @@ class Extents:
         if held:
             return held
         wanted = -(-size // GRANULE) * GRANULE
-        for base, length in self._free:
+        for at, (base, length) in enumerate(self._free):
             if length >= wanted:
-                self._take(base, wanted)
-                self._held[lease_id] = (base, wanted)
-                return base, wanted
+                self._free[at : at + 1] = [(base + wanted, length - wanted)] if length > wanted else []
+                self._held[lease_id] = held = (base, wanted)
+                return held
         raise OSError(errno.ENOSPC, f"no {wanted} bytes of memory in one piece")
 
     def claim(self, lease_id: int, base: int, length: int) -> None:
@@ -59,14 +59,13 @@ class Extents:
         held = self._held.pop(lease_id, None)
         if held is None:
             return
-        base, length = held
-        at = bisect(self._free, (base, 0))
-        if at < len(self._free) and self._free[at][0] == base + length:
-            length += self._free.pop(at)[1]
-        if at and sum(self._free[at - 1]) == base:
-            before = self._free.pop(at - 1)
-            base, length, at = before[0], before[1] + length, at - 1
-        self._free.insert(at, (base, length))
+        base, end = held[0], sum(held)
+        first = last = bisect(self._free, held)  # the gaps from first up to last, not included, become one with it
+        if last < len(self._free) and self._free[last][0] == end:
+            end, last = sum(self._free[last]), last + 1
+        if first and sum(self._free[first - 1]) == base:
+            base, first = self._free[first - 1][0], first - 1
+        self._free[first:last] = [(base, end - base)]
 
     def _take(self, base: int, length: int) -> None:
         """Cut a range out of the gap that holds it."""

@@ -7,11 +7,14 @@ store, and the slot itself says whose it is, so a reader never needs a lock.
 
 from __future__ import annotations
 
+import struct
+
 from fabricbios.dataplane.slots import SLOT
 from fabricbios.errors import LocalMisuse
 
 _EMPTY, _DELETED, _FIRST = 0, 1, 2
 _SPREAD = 0x9E3779B97F4A7C15
+_HALVES = struct.Struct(">QQ")  # of a lease id
 _ID_AT = SLOT.offset["lease_id"]
 
 
@@ -38,9 +41,9 @@ class SlotIndex:
 
     def insert(self, lease_id: bytes, slot: int) -> None:
         """Point an id at its slot, which holds the id already; an index that outlived its daemon knows it."""
-        if self.find(lease_id) == slot:
-            return
         at = self._start(lease_id)
+        if self._entries[at] != _EMPTY and self.find(lease_id) == slot:
+            return
         while self._entries[at] not in (_EMPTY, _DELETED):
             at = at + 1 & self._mask
         self._entries[at] = slot + _FIRST
@@ -62,8 +65,8 @@ class SlotIndex:
 
     def _start(self, lease_id: bytes) -> int:
         """Return the first entry to look at: multiplicative hashing, the top bits of 64."""
-        folded = int.from_bytes(lease_id[:8], "big") ^ int.from_bytes(lease_id[8:], "big")
-        return (folded * _SPREAD & 0xFFFFFFFFFFFFFFFF) >> self._shift
+        high, low = _HALVES.unpack(lease_id)
+        return int((high ^ low) * _SPREAD & 0xFFFFFFFFFFFFFFFF) >> self._shift
 
     def _probe(self, lease_id: bytes) -> int | None:
         at = self._start(lease_id)

@@ -18,7 +18,6 @@ from fabricbios.dataplane.fbmu import LIMITS_BESIDE
 from fabricbios.dataplane.planeslots import PlaneSlots
 from fabricbios.dataplane.slab import Memory
 from fabricbios.dataplane.slots import Extent, Plane, SlotState, SlotTable
-from fabricbios.errors import LocalMisuse
 from fabricbios.hw.syscalls import boottime_ns
 from fabricbios.model import Binding, DpStatus, Perm, Transport
 from fabricbios.ports import LeaseSpec
@@ -74,9 +73,9 @@ class MemoryPlane:
     def do(self, step: str, lease: LeaseSpec) -> Sequence[Any]:
         """OSError(ENOSPC) when there are no bytes in one piece, or no slot."""
         with self._lock:
-            self._extents.allocate(lease.lease_id, lease.size)
+            base, _ = self._extents.allocate(lease.lease_id, lease.size)
         found = self._slots.places(lease)
-        self._slots.open(lease, self._held(lease), lease.dp_key, _limits(found))
+        self._slots.open(lease, Extent(base, lease.size), lease.dp_key, _limits(found))
         return self._tlvs(lease, found)
 
     def undo(self, step: str, lease: LeaseSpec) -> None:
@@ -146,26 +145,21 @@ class MemoryPlane:
         """Return what HELLO asks for: the bytes leased."""
         return self._slots.length(lease_id)
 
-    def _held(self, lease: LeaseSpec) -> Extent:
-        held = self._extents.of(lease.lease_id)
-        if held is None:
-            raise LocalMisuse("a slot is opened on an extent")
-        return Extent(held[0], lease.size)
-
     def _tlvs(self, lease: LeaseSpec, found: list[Place]) -> Sequence[Any]:
         """Each ENDPOINT is followed by its own LIMITS (D10); a key is for datagrams (D11)."""
         out: list[Any] = []
         for place in found:
-            out += [place.endpoint, Limits(lease.size, *(place.message - beside for beside in LIMITS_BESIDE))]
+            out += [place.endpoint, Limits(lease.size, place.message - _BESIDE_READ, place.message - _BESIDE_WRITE)]
         if lease.binding == Binding.UDP:
             out += [DpKey(lease.dp_key), DpAuthTlv(lease.dp_auth)]
         return out
 
 
+_BESIDE_READ, _BESIDE_WRITE = LIMITS_BESIDE
 _QUIC_READ, _QUIC_WRITE = ((1 << 20) - beside for beside in LIMITS_BESIDE)
 
 
 def _limits(found: Sequence[Place]) -> tuple[int, int]:
     """Return the longest READ and WRITE at the roomiest of these places."""
     message = max(place.message for place in found)
-    return message - LIMITS_BESIDE[0], message - LIMITS_BESIDE[1]
+    return message - _BESIDE_READ, message - _BESIDE_WRITE

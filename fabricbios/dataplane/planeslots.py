@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 
 from fabricbios.dataplane.endpoints import Listener, Place, Places
@@ -47,18 +47,17 @@ class PlaneSlots:
 
     def leases(self) -> dict[int, int]:
         """Return lease id -> slot."""
-        return {lease_id: slot for lease_id, slot in self._table if self._is_ours(slot)}
+        return {lease_id: slot for lease_id, slot in self._table if self._table.plane(slot) == self._plane}
 
     def find(self, lease_id: int) -> int | None:
-        slot = self._table.find(lease_id)
-        return slot if slot is not None and self._is_ours(slot) else None
+        return self._table.find(lease_id, self._plane)
 
     def extent(self, slot: int) -> Extent:
         """Return where the slot says the bytes are; length 0 for a lease that holds none any more."""
-        return Extent(*(self._table.get(slot, name) for name in Extent._fields))
+        return self._table.extent(slot)
 
     def state(self, slot: int) -> SlotState:
-        return SlotState(self._table.get(slot, "state"))
+        return SlotState(self._table.state(slot))
 
     def places(self, lease: LeaseSpec) -> list[Place]:
         """Return where its holder reaches it. OSError(EADDRNOTAVAIL) where nothing serves that binding there."""
@@ -88,6 +87,11 @@ class PlaneSlots:
         with self._turn:
             closed = frozenset(self._closed)
         self._quiesce()
+        if closed:
+            self._let_rest(closed)
+
+    def _let_rest(self, closed: Set[int]) -> None:
+        """Each of them once: several threads may have waited for the same."""
         with self._turn:
             through = closed & self._closed
             self._closed -= through
@@ -106,7 +110,7 @@ class PlaneSlots:
         slot = self.find(lease_id)
         if slot is None:
             return
-        if self.state(slot) == SlotState.ACTIVE:
+        if self._table.state(slot) == _ACTIVE:
             self._table.set_state(slot, SlotState.ENDED)
         self._under_way.wait(lease_id, STUCK_SECONDS)
         self._settle()
@@ -114,7 +118,7 @@ class PlaneSlots:
     def must_be_closed(self, lease_id: int) -> int | None:
         """Return the slot, if there is one. LocalMisuse where it is open: its bytes are not to be touched."""
         slot = self.find(lease_id)
-        if slot is not None and self.state(slot) == SlotState.ACTIVE:
+        if slot is not None and self._table.state(slot) == _ACTIVE:
             raise LocalMisuse("the bytes of an open slot are not to be touched")
         return slot
 
@@ -158,9 +162,6 @@ class PlaneSlots:
             return DpStatus.OUT_OF_RANGE, extent
         return DpStatus.OK, extent
 
-    def _is_ours(self, slot: int) -> bool:
-        return bool(self._table.get(slot, "plane") == self._plane)
-
     def _slot(self, lease_id: int) -> int:
         """Return the slot of a lease that has one."""
         slot = self.find(lease_id)
@@ -188,4 +189,5 @@ class PlaneSlots:
         )
 
 
+_ACTIVE = int(SlotState.ACTIVE)  # naming an enum member costs a lookup each time
 _NOWHERE = Extent(0, 0)

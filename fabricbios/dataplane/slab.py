@@ -100,6 +100,9 @@ class Memory:
         """Overwrite a range with zeros, and give whole pages of a big one back to the kernel."""
         if not 0 <= base <= base + length <= self.size:
             raise LocalMisuse(f"{length} bytes from {base} are not in {self.size}")
+        if length < _PUNCH_FROM:
+            ctypes.memset(self._address + base, 0, length)
+            return
         at, end = base, base + length
         while at < end:
             stop = min(end, (at // SLAB_BYTES + 1) * SLAB_BYTES)

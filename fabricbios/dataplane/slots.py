@@ -163,7 +163,8 @@ class SlotTable:
         self.buffer = buffer.cast("B")
         self.slots = len(buffer) // SLOT.size
         self._indexes = indexes
-        self._words = self.buffer[: self.slots * SLOT.size].cast("Q")
+        whole = self.buffer[: self.slots * SLOT.size]
+        self._words, self._halves = whole.cast("Q"), whole.cast("I")
         self._slot_of: dict[int, int] = {}
         self._midstates = midstates
         self._lock = threading.Lock()
@@ -173,21 +174,37 @@ class SlotTable:
             self._adopt(slot)
 
     def _adopt(self, slot: int) -> None:
-        if self._words[slot * SLOT.size // 8] == SlotState.FREE:
+        if self.state(slot) == SlotState.FREE:
             self._free.append((0, slot))
         else:
-            self._publish(self.get(slot, "lease_id"), slot)
+            self._publish(int.from_bytes(self.get(slot, "lease_id"), "big"), slot)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (lease_id, slot) of every lease that is in the table now."""
         with self._lock:
             return iter(list(self._slot_of.items()))
 
-    def find(self, lease_id: int) -> int | None:
-        return self._slot_of.get(lease_id)
+    def find(self, lease_id: int, plane: Plane | None = None) -> int | None:
+        """Return the slot of a lease, of that plane if one is named."""
+        slot = self._slot_of.get(lease_id)
+        if plane is None or slot is None or self.plane(slot) == plane:
+            return slot
+        return None
 
     def get(self, slot: int, name: str) -> Any:
         return SLOT.get(self.buffer, slot * SLOT.size, name)
+
+    def state(self, slot: int) -> int:
+        """Return a SlotState, as the number that it is."""
+        return self._words[slot * _WORDS + _STATE]
+
+    def plane(self, slot: int) -> int:
+        """Return a Plane, likewise."""
+        return self._halves[slot * _HALVES + _PLANE]
+
+    def extent(self, slot: int) -> Extent:
+        """Return where the slot says the bytes are."""
+        return Extent(*_EXTENT.unpack_from(self.buffer, slot * SLOT.size))
 
     def install(self, lease: SlotLease, now_ns: int) -> int:
         """Fill a rested slot and open it with its last store; return its number. Idempotent by lease id."""
@@ -195,7 +212,7 @@ class SlotTable:
             known = self._slot_of.get(lease.lease_id)
             if known is None:
                 return self._open(self._take(now_ns), lease)
-            if self.get(known, "plane") != lease.plane:
+            if self.plane(known) != lease.plane:
                 raise LocalMisuse(f"lease 0x{lease.lease_id:032x} is of another plane")
             return known
 
@@ -207,7 +224,7 @@ class SlotTable:
         """
         with self._lock:
             old, new = self._slot_of[lease.lease_id], self._take(now_ns)
-            self._close(old)
+            self._close(old, lease.lease_id)
             return self._open(new, lease)
 
     def rest(self, slot: int, now_ns: int) -> None:
@@ -217,25 +234,25 @@ class SlotTable:
 
     def set_expiry(self, slot: int, expires_ns: int) -> None:
         """Renew, or end, with one aligned store."""
-        self._store(slot, "expiry_ns", expires_ns)
+        self._words[slot * _WORDS + _EXPIRY] = expires_ns
 
     def set_state(self, slot: int, state: SlotState) -> None:
         """Revoke, fence or open with one aligned store."""
-        self._store(slot, "state", state)
+        self._words[slot * _WORDS + _STATE] = state
 
     def set_generation(self, slot: int, generation: int) -> None:
-        SLOT.set(self.buffer, slot * SLOT.size, "generation", generation)
+        self._halves[slot * _HALVES + _GENERATION] = generation
 
     def set_length(self, slot: int, length: int) -> None:
         """0 says that an ended lease holds no bytes any more."""
-        self._store(slot, "length", length)
+        self._words[slot * _WORDS + _LENGTH] = length
 
     def clear(self, lease_id: int, now_ns: int) -> None:
         """Forget the lease: from now on it is unknown. Nothing happens if it is already."""
         with self._lock:
             slot = self._slot_of.pop(lease_id, None)
             if slot is not None:
-                self._close(slot)
+                self._close(slot, lease_id)
                 self._rest(slot, now_ns)
 
     def counters(self, slot: int) -> SlotCounters:
@@ -246,13 +263,10 @@ class SlotTable:
             )
         )
 
-    def _publish(self, lease_id: bytes, slot: int) -> None:
+    def _publish(self, lease_id: int, slot: int) -> None:
         for index in self._indexes:
-            index.insert(lease_id, slot)
-        self._slot_of[int.from_bytes(lease_id, "big")] = slot
-
-    def _store(self, slot: int, name: str, value: int) -> None:
-        self._words[(slot * SLOT.size + SLOT.offset[name]) // 8] = value
+            index.insert(lease_id.to_bytes(16, "big"), slot)
+        self._slot_of[lease_id] = slot
 
     def _take(self, now_ns: int) -> int:
         if self._free and self._free[0][0] <= now_ns:
@@ -265,38 +279,36 @@ class SlotTable:
     def _open(self, slot: int, lease: SlotLease) -> int:
         """State after content, for a successor of who is killed between them; index after both, for the readers."""
         self._fill(slot, lease)
-        self.set_state(slot, SlotState.ACTIVE)
+        self._words[slot * _WORDS + _STATE] = _ACTIVE
         fence()
-        self._publish(lease.lease_id.to_bytes(16, "big"), slot)
+        self._publish(lease.lease_id, slot)
         return slot
 
     def _fill(self, slot: int, lease: SlotLease) -> None:
-        keys = KeySchedule.of(lease.dp_key, lease.auth)._asdict() if self._midstates else {}
-        record = SLOT.pack(
-            state=SlotState.FREE,
-            expiry_ns=lease.expires_ns,
-            lease_id=lease.lease_id.to_bytes(16, "big"),
-            base=lease.extent.base,
-            length=lease.extent.length,
-            device=lease.extent.device,
-            generation=lease.generation,
-            max_read=lease.max_read,
-            max_write=lease.max_write,
-            plane=lease.plane,
-            rights=lease.rights,
-            auth=lease.auth,
-            guard=self._next_guard(slot),
-            dp_key=lease.dp_key,
-            **keys,
+        record = _TOLD.pack(
+            _FREE,
+            lease.expires_ns,
+            lease.lease_id.to_bytes(16, "big"),
+            *lease.extent,
+            lease.generation,
+            lease.max_read,
+            lease.max_write,
+            lease.plane,
+            lease.rights,
+            lease.auth,
+            self._next_guard(slot),
+            lease.dp_key,
         )
+        if self._midstates:
+            record = _with_midstates(record, KeySchedule.of(lease.dp_key, lease.auth))
         self.buffer[slot * SLOT.size : (slot + 1) * SLOT.size] = record
 
-    def _close(self, slot: int) -> None:
+    def _close(self, slot: int, lease_id: int) -> None:
         """Free the slot and wipe its key."""
-        self.set_state(slot, SlotState.FREE)
-        SLOT.set(self.buffer, slot * SLOT.size, "guard", self._next_guard(slot))
+        self._words[slot * _WORDS + _STATE] = _FREE
+        self._halves[slot * _HALVES + _GUARD] = self._next_guard(slot)
         for index in self._indexes:
-            index.remove(self.get(slot, "lease_id"))
+            index.remove(lease_id.to_bytes(16, "big"))
         start = slot * SLOT.size + _SECRET.start
         self.buffer[start : start + len(_WIPED)] = _WIPED
 
@@ -304,8 +316,25 @@ class SlotTable:
         self._free.append((now_ns + QUARANTINE_NS, slot))
 
     def _next_guard(self, slot: int) -> int:
-        return int(SLOT.get(self.buffer, slot * SLOT.size, "guard") + 1) & 0xFFFFFFFF
+        return self._halves[slot * _HALVES + _GUARD] + 1 & 0xFFFFFFFF
 
 
+def _with_midstates(record: bytes, keys: KeySchedule) -> bytes:
+    filled = bytearray(record)
+    for name, words in keys._asdict().items():
+        SLOT.set(filled, 0, name, words)
+    return bytes(filled)
+
+
+_FREE, _ACTIVE = int(SlotState.FREE), int(SlotState.ACTIVE)  # naming an enum member costs a lookup each time
+_WORDS, _HALVES = SLOT.size // 8, SLOT.size // 4  # the size of a slot in u64 and in u32, as offsets below
+_STATE, _EXPIRY, _LENGTH = (SLOT.offset[name] // 8 for name in ("state", "expiry_ns", "length"))
+_GENERATION, _PLANE, _GUARD = (SLOT.offset[name] // 4 for name in ("generation", "plane", "guard"))
+_EXTENT = SLOT.excerpt(*Extent._fields)
+_TOLD = SLOT.excerpt(
+    *("state", "expiry_ns", "lease_id", "base", "length", "device", "generation", "max_read", "max_write"),
+    *("plane", "rights", "auth", "guard", "dp_key"),
+)
+"""What is told of every lease; the rest starts as zeros."""
 _SECRET = slice(SLOT.offset["sip"], SLOT.offset["highest"])  # the key, and what was made of it
 _WIPED = bytes(_SECRET.stop - _SECRET.start)

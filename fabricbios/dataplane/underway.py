@@ -41,5 +41,5 @@ class UnderWay:
         """Return when all operations that have begun are through. OSError(ETIMEDOUT): one is stuck in a device."""
         with self._left:
             begun = set(self._of.get(lease_id, ()))
-            if not self._left.wait_for(lambda: begun.isdisjoint(self._of.get(lease_id, ())), seconds):
+            if begun and not self._left.wait_for(lambda: begun.isdisjoint(self._of.get(lease_id, ())), seconds):
                 raise OSError(errno.ETIMEDOUT, "an operation on the lease is stuck in its device")
