@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import json
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo
+from fabricbios.core.effects import Adopt, Do, Effect, Entry, Fence, Forget, Record, Rekey, Renew, Undo
 from fabricbios.core.node import Close, Destination, Node, Offer, Push, Reset, Setup
 from fabricbios.core.policy import Policy
 from fabricbios.errors import FabricError, Refused
@@ -70,11 +71,11 @@ class FakeJournal:
         self.lines: list[str] = []
         self.fail_next = 0
 
-    def append(self, entry: dict[str, Any], durable: bool) -> None:
+    def append(self, entries: Sequence[Entry], durable: bool) -> None:
         if self.fail_next:
             self.fail_next -= 1
             raise OSError(errno.ENOSPC, "fake journal is full")
-        self.lines.append(json.dumps(entry))
+        self.lines += map(json.dumps, entries)
 
     def entries(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines]
@@ -248,18 +249,63 @@ def setup(clock: SimClock, **changes: Any) -> Setup:
 
 def carry_out(effect: Effect, plane: FakeDataPlane, journal: FakeJournal) -> Sequence[Any]:
     """Do what an effect says, as the daemon would. OSError where the fakes fail."""
+    *_, result = parts(effect, plane, journal)
+    return result
+
+
+def fail_half_way(effect: Effect, plane: FakeDataPlane, journal: FakeJournal) -> None:
+    """Let an effect that will be reported as failed happen all the same, as far as a failed one can: what comes after
+    its success is not written. OSError where the fakes fail."""
+    if isinstance(effect, Do | Undo):
+        carry_out(replace(effect, after=None), plane, journal)
+    elif not isinstance(effect, Record):
+        carry_out(effect, plane, journal)
+
+
+def parts(effect: Effect, plane: FakeDataPlane, journal: FakeJournal) -> Iterator[Sequence[Any]]:
+    """Do what an effect says part by part, as a kill would find it; the last yields the result."""
     if isinstance(effect, Record):
-        journal.append(effect.entry, effect.durable)
-        return ()
-    if isinstance(effect, Do):
-        return plane.do(effect.step, effect.lease)
+        journal.append([effect.entry], effect.durable)
+        yield ()
+    elif isinstance(effect, Do):
+        yield from _do(effect, plane, journal)
+    elif isinstance(effect, Undo):
+        yield from _undo(effect, plane, journal)
+    else:
+        yield _step(effect, plane)
+
+
+def _do(effect: Do, plane: FakeDataPlane, journal: FakeJournal) -> Iterator[Sequence[Any]]:
+    if effect.before is not None:
+        journal.append([effect.before], effect.durable)
+        yield ()
+    result = plane.do(effect.step, effect.lease)
+    yield result
+    if effect.after is not None:
+        journal.append([effect.after], durable=False)
+        yield result
+
+
+def _undo(effect: Undo, plane: FakeDataPlane, journal: FakeJournal) -> Iterator[Sequence[Any]]:
+    """It goes on without the journal."""
+    if effect.before is not None:
+        with suppress(OSError):
+            journal.append([effect.before], durable=False)
+        yield ()
+    plane.undo(effect.step, effect.lease)
+    yield ()
+    if effect.after is not None:
+        with suppress(OSError):
+            journal.append([effect.after], durable=False)
+        yield ()
+
+
+def _step(effect: Effect, plane: FakeDataPlane) -> Sequence[Any]:
     if isinstance(effect, Rekey):
         return plane.rekey(effect.lease)
     if isinstance(effect, Adopt):
         return plane.adopt(effect.lease)
-    if isinstance(effect, Undo):
-        plane.undo(effect.step, effect.lease)
-    elif isinstance(effect, Renew):
+    if isinstance(effect, Renew):
         plane.renew(effect.lease)
     elif isinstance(effect, Fence):
         plane.fence(effect.lease)

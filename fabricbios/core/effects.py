@@ -1,8 +1,12 @@
 """What core wants done: each effect is carried out once, then reported back by the very same object.
 
 Effects of one lease come strictly one after the other; those of different leases may run in parallel.
-What each means to a driver is written at `ports.DataPlane`; Record goes to the journal, whose entries
-are described in `core.record`. A failure is reported with the OSError that happened.
+What each means to a driver is written at `ports.DataPlane`; entries go to the journal and are described
+in `core.record`. A failure is reported with the OSError that happened.
+
+Do and Undo bring the entries that belong around them. `before` is in the journal before the driver is called, or it
+is not called at all and the Do has failed; `after` is there when the Do has succeeded. An Undo goes on without the
+journal: what must end is only repeated after a restart.
 
 | effect | carried out by                          | result of success            |
 |--------|-----------------------------------------|------------------------------|
@@ -26,6 +30,8 @@ from typing import Any
 
 from fabricbios.ports import LeaseSpec
 
+Entry = dict[str, Any]  # JSON-able
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Effect:
@@ -36,12 +42,12 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record(Effect):
-    """Append `entry` (JSON-able). With `durable` it must be on the disk, else only with the kernel, when it succeeds.
+    """Append `entry`. With `durable` it must be on the disk, else only with the kernel, when it succeeds.
 
     A killed daemon loses nothing that the kernel has; `durable` is for what a power cut must not undo.
     """
 
-    entry: dict[str, Any]
+    entry: Entry
     durable: bool
 
 
@@ -52,12 +58,19 @@ class LeaseEffect(Effect):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Do(LeaseEffect):
+    """`durable`: `before` must be on the disk, as of a Record."""
+
     step: str
+    before: Entry | None = None
+    after: Entry | None = None
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Undo(LeaseEffect):
     step: str
+    before: Entry | None = None
+    after: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabricbios.core import record
-from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo, Warn
+from fabricbios.core.effects import Adopt, Do, Effect, Entry, Fence, Forget, Record, Rekey, Renew, Undo, Warn
 from fabricbios.core.happened import Cause, Happened, Job, Teardown, What
 from fabricbios.core.record import Kept
 from fabricbios.errors import LocalMisuse
@@ -54,6 +54,8 @@ class Lease:
     )  # fmt: skip
 
     def __init__(self, spec: LeaseSpec, plan: tuple[str, ...], grace_ns: int, ends_unix: int, boot: str) -> None:
+        if not plan:
+            raise LocalMisuse("a plan has steps: their effects carry what the journal is told")
         self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot = spec, plan, grace_ns, ends_unix, boot
         self.state = PENDING
         self.cause: Cause | None = None
@@ -157,6 +159,7 @@ class Lease:
         """The daemon must go: FENCED as things are, whatever runs. Return what the journal is to hold of it."""
         if self.state in (FREE, FENCED):
             return None
+        self.done += isinstance(self.running, Do)  # which may have half happened
         self.running = None
         if self.state is not TEARING_DOWN:
             self._begin_teardown(self.cause or Cause.REVOKED, now)
@@ -229,25 +232,21 @@ class Lease:
         if self.adopting:
             self.told_ns = self.revoke_ns
             return Adopt(self._until_revoked(self.spec))
-        if not self._written:
-            entry = record.lease_entry(Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot))
-            return Record(self.spec, entry, durable=self.spec.kind in OUTLIVES_POWER)
-        if self.done < len(self.plan):
-            return Do(self.spec, self.plan[self.done])
-        return self._record("bound")
+        before = None if self.done else self._whole()
+        after = self._note("bound") if self.done == len(self.plan) - 1 else None
+        durable = before is not None and self.spec.kind in OUTLIVES_POWER
+        return Do(self.spec, self.plan[self.done], before, after, durable)
 
     def _undo_next(self) -> Effect | None:
         if self.teardown is None or self.teardown.retry_ns >= 0:
             return None
-        if self.done and self._written != "down":
-            assert self.cause is not None
-            return self._record("down", cause=self.cause.value)
-        return self._undo_or_end()
+        if self._written == "down":
+            return self._undo()
+        assert self.cause is not None
+        return self._undo(self._note("down", cause=self.cause.value))
 
-    def _undo_or_end(self) -> Effect:
-        if self.done:
-            return Undo(self.spec, self.plan[self.done - 1])
-        return self._record("end")
+    def _undo(self, before: Entry | None = None) -> Undo:
+        return Undo(self.spec, self.plan[self.done - 1], before, self._note("end") if self.done == 1 else None)
 
     def _fenced_next(self) -> Effect | None:
         assert self.teardown is not None
@@ -255,7 +254,7 @@ class Lease:
             return self._record("fenced", durable=True)
         if not self.teardown.told:
             return Fence(self.spec)
-        return self._undo_or_end() if self.teardown.clearing else None
+        return self._undo() if self.teardown.clearing else None
 
     def _change_next(self) -> Effect | None:
         if not self._jobs:
@@ -269,7 +268,7 @@ class Lease:
         if job.recorded:
             return Renew(self._until_revoked(spec))
         new = {"generation": spec.generation, "expires_ns": spec.expires_ns, "ends_unix": ends_unix}
-        return Record(self.spec, record.note("renew", spec.lease_id, **new), durable=False)
+        return Record(self.spec, self._note("renew", **new), durable=False)
 
     def _until_revoked(self, spec: LeaseSpec) -> LeaseSpec:
         """Return what the data path is to hold: a lease that is being revoked ends there with its grace."""
@@ -282,8 +281,14 @@ class Lease:
             return spec, self.ends_unix
         return spec._replace(expires_ns=job.expires_ns), max(job.ends_unix, self.ends_unix)
 
+    def _whole(self) -> Entry:
+        return record.lease_entry(Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot))
+
+    def _note(self, rec: str, **fields: Any) -> Entry:
+        return record.note(rec, self.spec.lease_id, **fields)
+
     def _record(self, rec: str, durable: bool = False, **fields: Any) -> Record:
-        return Record(self.spec, record.note(rec, self.spec.lease_id, **fields), durable)
+        return Record(self.spec, self._note(rec, **fields), durable)
 
     def effect_succeeded(self, effect: Effect, result: Sequence[Any], now: Instant) -> list[Happened]:
         """Take note of a success; `result` are the TLV values of Do, Adopt and Rekey."""
@@ -292,13 +297,12 @@ class Lease:
         return happened if self.cause is None else happened + self._settle(now)
 
     def _succeeded(self, effect: Effect, result: Sequence[Any], now: Instant) -> list[Happened]:
-        if isinstance(effect, Record):
-            return self._recorded(effect.entry["rec"], now)
         if isinstance(effect, Do):
-            self.done += 1
-            self._tlvs = (*(self._tlvs or ()), *result)
-        elif isinstance(effect, Undo):
-            self._undone()
+            return self._did(effect, result)
+        if isinstance(effect, Undo):
+            return self._undone(effect, now)
+        if isinstance(effect, Record):
+            self._recorded(effect.entry["rec"])
         elif isinstance(effect, Adopt):
             return self._adopted()
         elif isinstance(effect, Renew | Rekey):
@@ -316,15 +320,14 @@ class Lease:
 
     def _failed(self, effect: Effect, error: OSError, now: Instant) -> list[Happened]:
         if isinstance(effect, Record):
-            return self._not_recorded(effect.entry["rec"], error, now)
+            return self._not_recorded(effect.entry["rec"], error)
         if isinstance(effect, Do):
-            self.done += 1
-            return self._bind_failed(error)
+            return self._do_failed(effect, error)
         if isinstance(effect, Adopt):
             self.adopting = False
             self.cause = self.cause or Cause.REVOKED
         elif isinstance(effect, Undo):
-            return self._undo_failed(error, now)
+            return self._undo_failed(effect, error, now)
         elif isinstance(effect, Renew | Rekey):
             return self._change_failed(effect, error)
         elif isinstance(effect, Fence):
@@ -340,28 +343,18 @@ class Lease:
 
     # -- what effects lead to
 
-    def _recorded(self, rec: str, now: Instant) -> list[Happened]:
-        if rec == "renew":
-            if self._jobs:
-                self._jobs[0].recorded = True
-        elif rec == "end":
-            return self._gone(now)
-        else:
+    def _recorded(self, rec: str) -> None:
+        if rec != "renew":
             self._written = rec
-        if rec == "bound" and self.cause is None:
-            tlvs, self._tlvs = self._tlvs or (), None
-            self._move(ACTIVE)
-            return [Happened(What.BOUND, tlvs=tlvs)]
-        return []
+        elif self._jobs:
+            self._jobs[0].recorded = True
 
-    def _not_recorded(self, rec: str, error: OSError, now: Instant) -> list[Happened]:
+    def _not_recorded(self, rec: str, error: OSError) -> list[Happened]:
         """Nothing new is begun on a journal that fails, but what must end goes on: that is only repeated."""
         if rec == "renew":
             return self._renewal_not_recorded(error)
-        if rec in ("lease", "bound"):
-            self._written = "lease"  # it may stand there after all
-            return self._bind_failed(error)
-        return self._recorded(rec, now)
+        self._recorded(rec)
+        return []
 
     def _renewal_not_recorded(self, error: OSError) -> list[Happened]:
         """Taking a renewal back goes on: an entry too many makes a successor hold the lease as long as was asked."""
@@ -370,7 +363,22 @@ class Lease:
             return []
         return self._end_job(What.CHANGE_FAILED, error=error) if self._jobs else []
 
-    def _bind_failed(self, error: OSError) -> list[Happened]:
+    def _did(self, effect: Do, result: Sequence[Any]) -> list[Happened]:
+        self.done += 1
+        tlvs = (*self._tlvs, *result) if self._tlvs else tuple(result)
+        if effect.after is None:
+            self._written, self._tlvs = "lease", tlvs
+            return []
+        self._written, self._tlvs = "bound", None
+        if self.cause is not None:
+            return []
+        self._move(ACTIVE)
+        return [Happened(What.BOUND, tlvs=tlvs)]
+
+    def _do_failed(self, effect: Do, error: OSError) -> list[Happened]:
+        """It may have half happened, and what was to be recorded may stand there."""
+        self.done += 1
+        self._written = "lease"
         self.cause = self.cause or Cause.FAILED
         return [Happened(What.BIND_FAILED, error=error)]
 
@@ -415,14 +423,23 @@ class Lease:
         self._jobs = self._jobs or None
         return [Happened(what, job, tlvs, error)]
 
-    def _undone(self) -> None:
+    def _undone(self, effect: Undo, now: Instant) -> list[Happened]:
         assert self.teardown is not None
         self.done -= 1
+        if effect.after is not None:
+            return self._gone(now)
+        self._begun(effect)
         self.teardown.failing_since_ns, self.teardown.tries = -1, 0
+        return []
 
-    def _undo_failed(self, error: OSError, now: Instant) -> list[Happened]:
+    def _begun(self, effect: Undo) -> None:
+        if effect.before is not None:
+            self._written = "down"
+
+    def _undo_failed(self, effect: Undo, error: OSError, now: Instant) -> list[Happened]:
         down = self.teardown
         assert down is not None
+        self._begun(effect)
         if self.state is FENCED:
             down.clearing = False
             return [Happened(What.CLEAR_FAILED, error=error)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, LeaseEffect, Record, Rekey, Renew, Undo
+from fabricbios.core.effects import Adopt, Do, Effect, Entry, Fence, Forget, LeaseEffect, Record, Rekey, Renew, Undo
 from fabricbios.daemon.journal import Journal
 from fabricbios.errors import LocalMisuse, Unsupported
 from fabricbios.model import Binding, ResourceType
@@ -22,6 +22,7 @@ STORE_THREADS = 16  # for the effects of one store's leases
 IO_THREADS = 4  # of each lane
 QUICK_BYTES = 4 << 20  # memory that is zeroed in about a millisecond
 
+MEM = ResourceType.MEM  # plain: each ResourceType.MEM is a call, before Python 3.12
 Result = Sequence[Any]
 Key = tuple[ResourceType, Binding]
 
@@ -41,13 +42,24 @@ class Effects:
         self._stores: dict[int, ThreadPoolExecutor] = {}
         self._under_way: set[Future[None]] = set()
 
-    def record(self, effects: Sequence[Record]) -> Result | OSError:
-        """Carry out Records that need not be durable, all with one write and one result."""
+    def write_first(self, effects: Sequence[Effect]) -> OSError | None:
+        """Write what must be in the journal before these effects, all at once; say why it is not there."""
+        entries = [entry for entry in map(_first, effects) if entry is not None]
+        durable = any(isinstance(effect, Record | Do) and effect.durable for effect in effects)
+        return self._write(entries, durable) if entries else None
+
+    def write_then(self, effects: Sequence[Effect], results: Sequence[Result | OSError]) -> OSError | None:
+        """Write what those of these effects that succeeded leave in the journal, all at once; likewise."""
+        done = [e for e, result in zip(effects, results, strict=True) if not isinstance(result, OSError)]
+        entries = [e.after for e in done if isinstance(e, Do | Undo) and e.after is not None]
+        return self._write(entries, durable=False) if entries else None
+
+    def _write(self, entries: Sequence[Entry], durable: bool) -> OSError | None:
         try:
-            self._journal.append_all([effect.entry for effect in effects])
+            self._journal.append(entries, durable)
         except OSError as e:
             return e
-        return ()
+        return None
 
     def is_quick(self, effect: Effect) -> bool:
         """Say whether the effect may run in the event loop's own thread."""
@@ -55,13 +67,11 @@ class Effects:
             return not effect.durable
         lease = effect.lease
         assert lease is not None
-        if lease.kind is not ResourceType.MEM:
+        if lease.kind is not MEM:
             return False
-        if isinstance(effect, Rekey):
-            return not self._slow_steps  # it waits as the undo of such a step does
-        if not isinstance(effect, Undo):
-            return True
-        return lease.size <= QUICK_BYTES and effect.step not in self._slow_steps
+        if isinstance(effect, Undo):
+            return lease.size <= QUICK_BYTES and effect.step not in self._slow_steps
+        return not isinstance(effect, Rekey) or not self._slow_steps  # it waits as the undo of such a step does
 
     def run(self, work: Callable[[], None], lane: Hashable) -> None:
         """Do something else that may block: block I/O of QUIC streams. What is slow holds up its own lane alone, which
@@ -102,8 +112,7 @@ class Effects:
 
     def _carry_out(self, effect: Effect) -> Result:
         if isinstance(effect, Record):
-            self._journal.append(effect.entry, effect.durable)
-            return ()
+            return ()  # write_first has written it
         assert isinstance(effect, LeaseEffect)
         lease = effect.lease
         plane = self._plane(lease)
@@ -136,6 +145,13 @@ class Effects:
     def close(self) -> None:
         for pool in (self._pool, *self._io.values(), *self._stores.values()):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _first(effect: Effect) -> Entry | None:
+    """Return what the journal must have before an effect."""
+    if isinstance(effect, Do | Undo):
+        return effect.before
+    return effect.entry if isinstance(effect, Record) else None
 
 
 def _adopt(plane: DataPlane, lease: LeaseSpec) -> Result:

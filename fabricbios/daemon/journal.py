@@ -52,22 +52,17 @@ class Journal:
         self._lines = len(entries)
         return entries
 
-    def append(self, entry: Entry, durable: bool) -> None:
-        """Add one entry; OSError if it could not be written whole (ENOSPC): then nothing may be done on it."""
-        line = _line(entry)
-        with self._lock:
-            self._write(line)
-            end = os.lseek(self._fd, 0, os.SEEK_END) if durable else 0
-        if durable:
-            self._sync(len(line), end)
-
-    def append_all(self, entries: Sequence[Entry]) -> None:
-        """Add several with one write, none of them durable; OSError if not all could be written: then none was."""
+    def append(self, entries: Sequence[Entry], durable: bool) -> None:
+        """Add entries with one write; OSError if not all could be written (ENOSPC): then none was, and nothing may be
+        done on them."""
         data = b"".join(map(_line, entries))
         with self._lock:
             self._write(data, len(entries))
+            end = os.lseek(self._fd, 0, os.SEEK_END) if durable else 0
+        if durable:
+            self._sync(len(data), end)
 
-    def _write(self, data: bytes, lines: int = 1) -> None:
+    def _write(self, data: bytes, lines: int) -> None:
         written = os.write(self._fd, data)
         if written != len(data):  # never leave half a line before a whole one
             os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_END) - written)
@@ -75,8 +70,8 @@ class Journal:
         self._lines += lines
 
     def _sync(self, length: int, end: int) -> None:
-        """Wait for the disk, without the lock: others may append. A line that cannot be kept is taken back if it
-        is still the last; else it stays, and says of something that was refused that it may have been begun."""
+        """Wait for the disk, without the lock: others may append. What cannot be kept is taken back if it is still the
+        last; else it stays, and says of something that was refused that it may have been begun."""
         try:
             os.fdatasync(self._fd)
         except OSError:

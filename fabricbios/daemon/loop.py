@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from fabricbios.core.audit import AuditEvent
-from fabricbios.core.effects import Effect, Record
+from fabricbios.core.effects import Do, Effect, Record, Undo
 from fabricbios.core.node import Close, Node, Push, Reset
 from fabricbios.core.trust import TrustStore
 from fabricbios.daemon.clock import now
@@ -28,6 +28,7 @@ from fabricbios.transport.server import QuicServer
 log = logging.getLogger("fabricbios.node")
 T = TypeVar("T")
 LONGEST_SLEEP_NS = 5 * NS  # CLOCK_BOOTTIME runs on while we are suspended, the event loop's clock does not
+Recording = Record | Do | Undo
 _PROBLEMS = frozenset({"effect.failed", "lease.fenced"})
 
 
@@ -53,7 +54,7 @@ class NodeLoop:
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ns = 0  # when it fires, CLOCK_BOOTTIME
         self._running = 0  # slow effects under way
-        self._recording = 0  # of them, Records: core cannot list yet what they say
+        self._recording = 0  # of them, those that write: core cannot list yet what they say
         self.faults = 0
 
     def receive(self, data: bytes, peer: StreamPeer) -> None:
@@ -80,43 +81,55 @@ class NodeLoop:
         first()
         self._pins.write_due(self.trust)
         at = now()
-        self._carry_out(at)
+        self._carry_out()
         self._send(at)
         self._tell()
         self._arm()
         self._changed()
 
-    def _carry_out(self, at: Instant) -> None:
-        """Do all that core wants done. Records of several leases that come one after the other are one write."""
-        records: list[Record] = []
+    def _carry_out(self) -> None:
+        """Do all that core wants done. What is quick is done together: its entries in the journal are two writes."""
+        quick: list[Effect] = []
         while True:
             effect = self.node.next_effect()
-            if isinstance(effect, Record) and not effect.durable:
-                records.append(effect)
+            if effect is not None and self._effects.is_quick(effect):
+                quick.append(effect)
                 continue
-            if records:
-                self._record(records, at)
-                records = []
+            if quick:
+                self._carry_out_now(quick)
+                quick = []
             elif effect is None:
                 return
             if effect is not None:
                 self._begin(effect)
 
-    def _record(self, records: list[Record], at: Instant) -> None:
-        result = self._effects.record(records)
-        for effect in records:
+    def _carry_out_now(self, effects: list[Effect]) -> None:
+        results = self._carried_out(effects)
+        at = now()
+        for effect, result in zip(effects, results, strict=True):
             self._report(effect, result, at)
 
     def _begin(self, effect: Effect) -> None:
-        if self._effects.is_quick(effect):
-            self._report(effect, self._carried_out(effect), now())
-            return
         self._running += 1
-        self._recording += isinstance(effect, Record)
-        self._effects.submit(effect, lambda: self._done_in_thread(effect, self._carried_out(effect)))
+        self._recording += isinstance(effect, Recording)
+        self._effects.submit(effect, lambda: self._done_in_thread(effect, self._carried_out([effect])[0]))
 
-    def _carried_out(self, effect: Effect) -> Result | OSError:
-        """Carry out an effect, in whatever thread; a driver's fault is a failure of its step, which core can end."""
+    def _carried_out(self, effects: list[Effect]) -> list[Result | OSError]:
+        """Carry out effects of different leases, in whatever thread, in the journal's order: what it must know first,
+        the steps, what it is told then."""
+        unwritten = self._effects.write_first(effects)
+        results = [self._step(effect, unwritten) for effect in effects]
+        untold = self._effects.write_then(effects, results)
+        if (failed := unwritten or untold) and any(isinstance(effect, Undo) for effect in effects):
+            log.error("the journal does not take it: %s: what ends is ended all the same", failed)
+        if untold is None:
+            return results
+        return [_without_journal(effect, result, untold) for effect, result in zip(effects, results, strict=True)]
+
+    def _step(self, effect: Effect, unwritten: OSError | None) -> Result | OSError:
+        """A driver's fault is a failure of its step, which core can end."""
+        if unwritten is not None and isinstance(effect, Record | Do):
+            return unwritten
         try:
             return self._effects.carry_out(effect)
         except Exception as e:  # the guard: an effect that is never reported would hold its lease for ever
@@ -145,7 +158,7 @@ class NodeLoop:
 
     def _done(self, effect: Effect, result: Result | OSError) -> None:
         self._running -= 1
-        self._recording -= isinstance(effect, Record)
+        self._recording -= isinstance(effect, Recording)
         self.pump(lambda: self._report(effect, result, now()))
 
     def _report(self, effect: Effect, result: Result | OSError, at: Instant) -> None:
@@ -228,7 +241,7 @@ class NodeLoop:
         lease_id = record.entry.get("id")
         log.error("lease %s would not go: its resource stays FENCED", lease_id)
         try:
-            self._journal.append(record.entry, record.durable)
+            self._journal.append([record.entry], record.durable)
         except OSError as e:
             log.error("lease %s: the journal does not take it: %s", lease_id, e)
 
@@ -236,6 +249,11 @@ class NodeLoop:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _without_journal(effect: Effect, result: Result | OSError, error: OSError) -> Result | OSError:
+    """A lease that the journal does not know to be bound is none; what is gone is gone."""
+    return error if isinstance(effect, Do) and effect.after is not None else result
 
 
 def _told(event: AuditEvent) -> Said:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import random
-from typing import Any
+from collections.abc import Sequence
+from itertools import islice
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fabricbios.core.announcer import NodeFacts, StoreSequence
 from fabricbios.core.discovery import Discovery
-from fabricbios.core.effects import Effect, Record, Undo
+from fabricbios.core.effects import Effect, Entry, Undo
 from fabricbios.core.node import Close, Node, Offer, Push, Reset
 from fabricbios.core.trust import TrustMode, TrustStore
 from fabricbios.model import (
@@ -30,7 +31,7 @@ from fabricbios.ports import StreamPeer, TrustedKeys, UdpPeer
 from fabricbios.simulation import invariants
 from fabricbios.simulation.network import Network
 from fabricbios.simulation.schedule import Schedule
-from fabricbios.testing import FakeDataPlane, FakeJournal, carry_out, setup
+from fabricbios.testing import FakeDataPlane, FakeJournal, carry_out, fail_half_way, parts, setup
 from fabricbios.wire import FenceClearParams, Frame, MsgType, Request, Token
 from fabricbios.wire.token import mint
 
@@ -49,10 +50,11 @@ class PromisingJournal(FakeJournal):
         super().__init__()
         self.promised: dict[str, int] = {}
 
-    def append(self, entry: dict[str, Any], durable: bool) -> None:
-        super().append(entry, durable)
-        if "expires_ns" in entry:
-            self.promised[entry["id"]] = max(entry["expires_ns"], self.promised.get(entry["id"], 0))
+    def append(self, entries: Sequence[Entry], durable: bool) -> None:
+        super().append(entries, durable)
+        for entry in entries:
+            if "expires_ns" in entry:
+                self.promised[entry["id"]] = max(entry["expires_ns"], self.promised.get(entry["id"], 0))
 
 
 def new_key(rng: random.Random) -> tuple[Ed25519PrivateKey, bytes]:
@@ -126,12 +128,11 @@ class Machine:
         return NodeFacts(self.address.host, 5701, resources=self.node.summaries(), transports=BINDINGS)
 
     def crash(self, reboot: bool) -> None:
-        """kill -9: of what was under way some happened, some did not. A reboot takes the memory with it."""
+        """kill -9: of what was under way some parts happened, some did not. A reboot takes the memory with it."""
         if not self.up:
             return
         for effect in self._flying:
-            if self.rng.random() < 0.5:
-                self._carry_out(effect)
+            self._carry_out(effect, self.rng.randint(0, 3))
         self._flying.clear()
         self.up, self.life, self._wake_ns = False, self.life + 1, -1
         self.schedule.note("node.rebooted" if reboot else "node.killed", self.name)
@@ -247,20 +248,21 @@ class Machine:
     def _outcome(self, effect: Effect) -> OSError | None:
         """Carry out an effect and report success, or return the failure; a failed one may have happened."""
         fails = self.rng.random() < self.failures or (self.sick and isinstance(effect, Undo))
-        result: tuple[Any, ...] = ()
-        if not fails or (not isinstance(effect, Record) and self.rng.random() < 0.5):
-            try:
-                result = tuple(carry_out(effect, self.plane, self.journal))
-            except OSError as e:
-                return e
-        if fails:
-            return OSError(errno.EIO, "bad luck")
-        self.node.effect_succeeded(effect, result, self.now)
-        return None
-
-    def _carry_out(self, effect: Effect) -> None:
         try:
-            carry_out(effect, self.plane, self.journal)
+            if not fails:
+                self.node.effect_succeeded(effect, carry_out(effect, self.plane, self.journal), self.now)
+                return None
+            if self.rng.random() < 0.5:
+                fail_half_way(effect, self.plane, self.journal)
+        except OSError as e:
+            return e
+        return OSError(errno.EIO, "bad luck")
+
+    def _carry_out(self, effect: Effect, so_far: int) -> None:
+        """Let so many parts of an effect happen."""
+        try:
+            for _ in islice(parts(effect, self.plane, self.journal), so_far):
+                pass
         except OSError:
             self.schedule.note("effect.half_done", self.name)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice, pairwise
 
-from fabricbios.core.effects import Effect, Record, Undo
+from fabricbios.core.effects import Effect, Entry, Undo
 from fabricbios.core.node import Node, Reset
 from fabricbios.core.outbox import Push
 from fabricbios.model import NS, LeaseState, Op, ResourceFlags, ResourceType, Status, hex128
@@ -25,7 +26,9 @@ from fabricbios.testing import (
     FakeTrust,
     SimClock,
     carry_out,
+    fail_half_way,
     memory_offer,
+    parts,
     peer_of,
     setup,
 )
@@ -62,10 +65,11 @@ class PromisingJournal(FakeJournal):
         super().__init__()
         self.promised: dict[str, int] = {}
 
-    def append(self, entry: dict[str, Any], durable: bool) -> None:
-        super().append(entry, durable)
-        if "expires_ns" in entry:
-            self.promised[entry["id"]] = max(entry["expires_ns"], self.promised.get(entry["id"], 0))
+    def append(self, entries: Sequence[Entry], durable: bool) -> None:
+        super().append(entries, durable)
+        for entry in entries:
+            if "expires_ns" in entry:
+                self.promised[entry["id"]] = max(entry["expires_ns"], self.promised.get(entry["id"], 0))
 
 
 class World:
@@ -205,16 +209,15 @@ class World:
     def outcome(self, effect: Effect) -> OSError | None:
         """Carry out an effect and report success, or return the failure; a failed one may have happened."""
         fails = self.rng.random() < self.fails or (self.sick and isinstance(effect, Undo))
-        result = ()
-        if not fails or (not isinstance(effect, Record) and self.rng.random() < 0.5):
-            try:
-                result = tuple(carry_out(effect, self.plane, self.journal))
-            except OSError as e:
-                return e
-        if fails:
-            return OSError(errno.EIO, "bad luck")
-        self.node.effect_succeeded(effect, result, self.clock.now)
-        return None
+        try:
+            if not fails:
+                self.node.effect_succeeded(effect, carry_out(effect, self.plane, self.journal), self.clock.now)
+                return None
+            if self.rng.random() < 0.5:
+                fail_half_way(effect, self.plane, self.journal)
+        except OSError as e:
+            return e
+        return OSError(errno.EIO, "bad luck")
 
     # -- time and death
 
@@ -228,14 +231,12 @@ class World:
         self.node.handle_timer(self.clock.now)
 
     def crash(self) -> None:
-        """kill -9: of what was under way some happened, some did not, and nobody knows."""
+        """kill -9: of what was under way some parts happened, some did not, and nobody knows."""
         self.crashes += 1
         for effect in self.flying:
-            if self.rng.random() < 0.5:
-                try:
-                    carry_out(effect, self.plane, self.journal)
-                except OSError:
-                    continue
+            with suppress(OSError):
+                for _ in islice(parts(effect, self.plane, self.journal), self.rng.randint(0, 3)):
+                    pass
         self.flying.clear()
         self.asked.clear()
         if self.rng.random() < 0.3:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fabricbios.core.effects import Adopt, Do, Effect, Fence, Forget, Record, Rekey, Renew, Undo, Warn
+from fabricbios.core.effects import Adopt, Do, Effect, Entry, Fence, Forget, Record, Rekey, Renew, Undo, Warn
 from fabricbios.core.happened import Cause, Job, What
 from fabricbios.core.lease import TRANSITIONS, UNDO_FOR_NS, Lease
 from fabricbios.core.record import fold
@@ -25,11 +25,14 @@ def fresh(plan: tuple[str, ...] = ("a", "b"), grace: float = 0) -> Lease:
 
 
 def run(lease: Lease, now: Instant = T0, fail: tuple[type[Effect], str] | None = None) -> tuple[list[str], list[What]]:
-    """Carry out effects until there are none; those of `fail` (kind, step or rec) fail."""
+    """Carry out effects until there are none; those of `fail` (kind, step or rec) fail. A step's name has before and
+    behind it what the journal is told then."""
     names, whats = [], []
     while (effect := lease.next_effect()) is not None:
         detail = effect.entry["rec"] if isinstance(effect, Record) else getattr(effect, "step", "")
-        names.append(f"{type(effect).__name__} {detail}".strip())
+        entries = (effect.before, effect.after) if isinstance(effect, Do | Undo) else (None, None)
+        before, after = (entry["rec"] if entry else "" for entry in entries)
+        names.append(" ".join(word for word in (before, type(effect).__name__, detail, after) if word))
         if fail is not None and isinstance(effect, fail[0]) and fail[1] in ("", detail):
             happened = lease.effect_failed(effect, OSError(5, "no"), now)
         else:
@@ -46,35 +49,41 @@ def bound(grace: float = 0) -> Lease:
 
 
 def test_binding_is_recorded_first_and_goes_in_order() -> None:
-    assert run(fresh()) == (["Record lease", "Do a", "Do b", "Record bound"], [What.BOUND])
+    assert run(fresh()) == (["lease Do a", "Do b bound"], [What.BOUND])
 
 
 def test_teardown_goes_backward_and_is_recorded_around() -> None:
     lease = bound()
     assert [h.what for h in lease.tear_down(Cause.FREED, T0)] == [What.ENDING]
-    assert run(lease) == (["Record down", "Undo b", "Undo a", "Record end"], [What.FREED])
+    assert run(lease) == (["down Undo b", "Undo a end"], [What.FREED])
     assert lease.state is LeaseState.FREE
 
 
 def test_a_do_that_failed_is_undone_too() -> None:
     names, whats = run(fresh(), fail=(Do, "b"))
-    assert names == ["Record lease", "Do a", "Do b", "Record down", "Undo b", "Undo a", "Record end"]
+    assert names == ["lease Do a", "Do b bound", "down Undo b", "Undo a end"]
     assert whats == [What.BIND_FAILED, What.ENDING, What.FREED]
 
 
-def test_nothing_is_done_on_a_journal_that_fails() -> None:
-    names, whats = run(fresh(), fail=(Record, "lease"))
-    assert names == ["Record lease", "Record end"]
+def test_what_may_have_been_begun_and_recorded_is_undone_and_recorded() -> None:
+    names, whats = run(fresh(), fail=(Do, "a"))
+    assert names == ["lease Do a", "down Undo a end"]
     assert What.BOUND not in whats
     assert What.FREED in whats
 
 
-def test_teardown_goes_on_on_a_journal_that_fails() -> None:
+def test_a_plan_has_steps() -> None:
+    with pytest.raises(LocalMisuse):
+        fresh(())
+
+
+def test_an_undo_that_is_tried_again_is_recorded_once() -> None:
     lease = bound()
     lease.tear_down(Cause.FREED, T0)
-    names, _ = run(lease, fail=(Record, ""))
-    assert names == ["Record down", "Undo b", "Undo a", "Record end"]
-    assert lease.state is LeaseState.FREE
+    assert run(lease, fail=(Undo, "b"))[0] == ["down Undo b"]
+    now = Instant(lease.next_deadline() or 0, 0)
+    lease.handle_timer(now)
+    assert run(lease, now)[0] == ["Undo b", "Undo a end"]
 
 
 def test_a_revoke_during_a_step_waits_for_it() -> None:
@@ -86,7 +95,14 @@ def test_a_revoke_during_a_step_waits_for_it() -> None:
     assert run_one is not None
     happened = lease.effect_succeeded(run_one, (), T0)
     assert [h.what for h in happened] == [What.BIND_FAILED, What.ENDING]
-    assert run(lease)[0] == ["Record end"]
+    assert run(lease)[0] == ["down Undo a end"]
+
+
+def test_what_nobody_began_needs_no_teardown() -> None:
+    lease = fresh()
+    happened = lease.tear_down(Cause.REVOKED, T0)
+    assert [h.what for h in happened] == [What.BIND_FAILED, What.ENDING, What.FREED]
+    assert run(lease)[0] == []
 
 
 def test_an_effect_is_reported_once_and_by_the_same_object() -> None:
@@ -109,7 +125,7 @@ def test_undo_is_retried_for_five_seconds_then_fenced_and_told() -> None:
         now = Instant(due, 0)
         lease.handle_timer(now)
         names, whats = run(lease, now, fail=(Undo, "b"))
-        tries += names.count("Undo b")
+        tries += sum("Undo b" in name for name in names)
     assert now.boot_ns == UNDO_FOR_NS
     assert 6 <= tries <= 20
     assert What.FENCED in whats
@@ -133,7 +149,7 @@ def test_clearing_probes_and_stays_fenced_while_the_step_fails() -> None:
     lease.clear()
     assert run(lease, fail=(Undo, "b")) == (["Undo b"], [What.CLEAR_FAILED])
     lease.clear()
-    assert run(lease) == (["Undo b", "Undo a", "Record end"], [What.FREED])
+    assert run(lease) == (["Undo b", "Undo a end"], [What.FREED])
 
 
 def test_only_a_fenced_lease_is_cleared() -> None:
@@ -199,11 +215,18 @@ def test_a_renewal_that_failed_is_taken_back() -> None:
     assert (lease.state, lease.spec.generation) == (LeaseState.ACTIVE, 1)
 
 
+def entries_of(effect: Effect) -> list[Entry]:
+    """Return what the journal holds of an effect that succeeded."""
+    around = (effect.before, effect.after) if isinstance(effect, Do | Undo) else ()
+    entries = (effect.entry,) if isinstance(effect, Record) else around
+    return [entry for entry in entries if entry is not None]
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["written", "the journal fails by then"])
 def test_the_journal_too_takes_back_a_renewal_that_failed(full: bool) -> None:
     """A successor must not adopt the lease with an end that was refused."""
     lease = fresh()
-    journal: list[dict[str, object]] = []
+    journal: list[Entry] = []
     names: list[str] = []
     while (effect := lease.next_effect()) is not None:
         names.append(type(effect).__name__)
@@ -211,12 +234,11 @@ def test_the_journal_too_takes_back_a_renewal_that_failed(full: bool) -> None:
         if first_renewal or (full and "Renew" in names and isinstance(effect, Record)):
             happened = lease.effect_failed(effect, OSError(28, "no"), T0)
             continue
-        if isinstance(effect, Record):
-            journal.append(effect.entry)
+        journal += entries_of(effect)
         happened = lease.effect_succeeded(effect, (), T0)
         if happened and happened[0].what is What.BOUND:
             lease.change(Job("asker", 30 * NS, 1030))
-    assert names[4:] == ["Record", "Renew", "Record", "Renew"]
+    assert names[2:] == ["Record", "Renew", "Record", "Renew"]
     assert [(h.what, h.job.asker) for h in happened if h.job] == [(What.CHANGE_FAILED, "asker")]
     kept = fold(journal).leases[7]
     assert (kept.spec.expires_ns, kept.ends_unix, kept.spec.generation) == (
@@ -343,7 +365,7 @@ def test_a_whole_lease_is_adopted_and_a_half_one_undone() -> None:
     assert run(again) == (["Adopt"], [What.ADOPTED])
     assert again.state is LeaseState.ACTIVE
     refused = Lease.restore(kept, "boot", at(1))
-    assert run(refused, fail=(Adopt, ""))[0] == ["Adopt", "Record down", "Undo b", "Undo a", "Record end"]
+    assert run(refused, fail=(Adopt, ""))[0] == ["Adopt", "down Undo b", "Undo a end"]
 
 
 @pytest.mark.parametrize(
@@ -383,6 +405,13 @@ def test_a_fenced_lease_stays_fenced_over_a_restart() -> None:
     assert run(again)[0] == ["Fence"]
 
 
+def test_a_step_that_runs_when_the_daemon_must_go_is_undone_by_the_next_one() -> None:
+    lease = fresh()
+    assert isinstance(lease.next_effect(), Do)
+    assert lease.fence_at_once(T0) is not None
+    assert lease.done == 1
+
+
 def test_what_will_not_go_is_fenced_at_once() -> None:
     lease = bound()
     lease.tear_down(Cause.REVOKED, T0)
@@ -401,7 +430,7 @@ def test_the_table_has_every_state_and_free_is_the_end() -> None:
 def play(seed: int) -> None:
     """Random failures, half-done steps and interruptions: the device holds nothing when the lease is FREE."""
     rng = random.Random(seed)
-    lease = Lease(SPEC, tuple("abcd"[: rng.randint(0, 4)]), rng.choice((0, NS)), 1010, "boot")
+    lease = Lease(SPEC, tuple("abcd"[: rng.randint(1, 4)]), rng.choice((0, NS)), 1010, "boot")
     held: set[str] = set()
     now = T0
     for _ in range(2000):
@@ -445,6 +474,9 @@ def test_nothing_survives_teardown() -> None:
 
 @pytest.mark.parametrize(("kind", "durable"), [(ResourceType.MEM, False), (ResourceType.BLOCK, True)])
 def test_only_what_outlives_a_power_cut_waits_for_the_disk(kind: ResourceType, durable: bool) -> None:
-    effect = Lease(SPEC._replace(kind=kind), ("a",), 0, 1010, "boot").next_effect()
-    assert isinstance(effect, Record)
-    assert effect.durable is durable
+    lease = Lease(SPEC._replace(kind=kind), ("a", "b"), 0, 1010, "boot")
+    for expected in (durable, False):
+        effect = lease.next_effect()
+        assert isinstance(effect, Do)
+        assert effect.durable is expected
+        lease.effect_succeeded(effect, (), T0)

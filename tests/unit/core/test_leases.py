@@ -17,7 +17,7 @@ def spec(lease_id: int, holder: int = 1) -> LeaseSpec:
 def table(*ids: int) -> Leases:
     leases = Leases(Admission(()))
     for lease_id in ids:
-        leases.add(Lease(spec(lease_id), (), 0, 9, "boot"))
+        leases.add(Lease(spec(lease_id), ("a",), 0, 9, "boot"))
     return leases
 
 
@@ -66,7 +66,7 @@ def test_so_many_are_remembered_and_no_more() -> None:
 
 def test_by_holder() -> None:
     leases = table(5, 6)
-    leases.add(Lease(spec(7, holder=2), (), 0, 9, "boot"))
+    leases.add(Lease(spec(7, holder=2), ("a",), 0, 9, "boot"))
     assert {lease.spec.lease_id for lease in leases.of(1)} == {5, 6}
     assert leases.of(3) == []
     for lease in leases.of(1):

@@ -19,7 +19,7 @@ def path(tmp_path):
     journal = Journal(tmp_path / "journal")
     assert journal.open() == []
     for n in range(3):
-        journal.append({"n": n}, durable=n == 1)
+        journal.append([{"n": n}], durable=n == 1)
     journal.close()
     return tmp_path / "journal"
 
@@ -36,7 +36,7 @@ def test_every_torn_tail_is_cut_off_and_writing_goes_on(path):
         path.write_bytes(whole[:cut])
         journal = Journal(path)
         assert journal.open() == [{"n": 0}, {"n": 1}]
-        journal.append({"again": 1}, durable=False)
+        journal.append([{"again": 1}], durable=False)
         journal.close()
         assert reopened(path) == [{"n": 0}, {"n": 1}, {"again": 1}]
 
@@ -72,7 +72,7 @@ def test_from_a_hole_on_nothing_was_promised(path: Path, sectors: int) -> None:
     journal = Journal(path)
     journal.open()
     for n in range(3, 600):
-        journal.append({"n": n}, durable=False)
+        journal.append([{"n": n}], durable=False)
     journal.close()
     path.write_bytes(zeros(path.read_bytes(), 1024, 512 * sectors))
     entries = reopened(path)
@@ -108,7 +108,7 @@ def test_a_line_that_could_not_be_written_leaves_no_trace(path, monkeypatch):
     real = os.write
     monkeypatch.setattr("fabricbios.daemon.journal.os.write", lambda fd, data: real(fd, data[:5]))
     with pytest.raises(OSError, match="out of space"):
-        journal.append({"n": 9}, durable=True)
+        journal.append([{"n": 9}], durable=True)
     monkeypatch.undo()
     assert path.read_bytes() == before
     journal.close()
@@ -118,7 +118,7 @@ def test_compaction_keeps_just_what_lives(path):
     journal = Journal(path)
     journal.open()
     journal.compact([{"n": 2}])
-    journal.append({"n": 3}, durable=False)
+    journal.append([{"n": 3}], durable=False)
     journal.close()
     assert reopened(path) == [{"n": 2}, {"n": 3}]
 
@@ -126,14 +126,14 @@ def test_compaction_keeps_just_what_lives(path):
 def test_several_entries_are_written_all_or_none(path, monkeypatch):
     journal = Journal(path)
     journal.open()
-    journal.append_all([{"n": 3}, {"n": 4}])
+    journal.append([{"n": 3}, {"n": 4}], durable=False)
     before = path.read_bytes()
     import os
 
     real = os.write
     monkeypatch.setattr("fabricbios.daemon.journal.os.write", lambda fd, data: real(fd, data[: len(data) - 3]))
     with pytest.raises(OSError, match="out of space"):
-        journal.append_all([{"n": 5}, {"n": 6}])
+        journal.append([{"n": 5}, {"n": 6}], durable=False)
     monkeypatch.undo()
     assert path.read_bytes() == before
     journal.close()
@@ -147,12 +147,12 @@ def test_a_line_the_disk_did_not_take_goes_unless_others_follow_it(path, monkeyp
 
     def fails(fd):
         if another:
-            journal.append({"n": 4}, durable=False)
+            journal.append([{"n": 4}], durable=False)
         raise OSError(5, "the disk is gone")
 
     monkeypatch.setattr("fabricbios.daemon.journal.os.fdatasync", fails)
     with pytest.raises(OSError, match="gone"):
-        journal.append({"n": 3}, durable=True)
+        journal.append([{"n": 3}], durable=True)
     monkeypatch.undo()
     journal.close()
     assert reopened(path)[3:] == ([{"n": 3}, {"n": 4}] if another else [])
@@ -167,7 +167,7 @@ def test_what_is_written_after_a_compaction_that_half_failed_is_found(path, monk
     journal.open()
     with pytest.raises(OSError, match="synced"):
         journal.compact([{"kept": 1}])
-    journal.append({"after": 1}, durable=True)
+    journal.append([{"after": 1}], durable=True)
     journal.close()
     assert reopened(path) == [{"kept": 1}, {"after": 1}]
 
@@ -181,6 +181,6 @@ def test_a_compaction_that_failed_leaves_the_file_and_is_not_tried_at_every_turn
     with pytest.raises(OSError, match="new"):
         journal.compact([{"kept": 1}])
     assert not journal.wants_compaction
-    journal.append({"n": 3}, durable=False)
+    journal.append([{"n": 3}], durable=False)
     journal.close()
     assert reopened(path) == [{"n": n} for n in range(4)]

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from fabricbios.core.effects import Do, Effect, Record, Undo
 from fabricbios.core.node import Close, Reset
 from fabricbios.daemon.clock import now
@@ -69,21 +71,18 @@ class StubPins:
 
 
 class StubJournal:
-    """Notes in `seen` what is written; with `full` nothing can be."""
+    """Notes in `seen` what is written; with `full` nothing can be, else all but what has a number of `refused`."""
 
     wants_compaction = True
 
     def __init__(self, seen: Seen) -> None:
         self.seen, self.full = seen, False
+        self.refused: set[int] = set()
 
-    def append_all(self, entries: Seen) -> None:
-        if self.full:
+    def append(self, entries: Seen, durable: bool) -> None:
+        if self.full or {entry["n"] for entry in entries} & self.refused:
             raise OSError(28, "no space left")
         self.seen.append([entry["n"] for entry in entries])
-
-    def append(self, entry: dict[str, int], durable: bool) -> None:
-        if self.full:
-            raise OSError(28, "no space left")
 
     def compact(self, entries: Seen) -> None:
         self.seen.append("compacted")
@@ -117,22 +116,70 @@ def record(n: int, durable: bool = False) -> Record:
 
 async def made(node: StubNode, seen: Seen) -> tuple[NodeLoop, StubJournal, Held]:
     journal = StubJournal(seen)
-    planes = {(ResourceType.MEM, Binding.UDP): StubPlane(seen)}
+    planes = {(kind, Binding.UDP): StubPlane(seen) for kind in (ResourceType.MEM, ResourceType.BLOCK)}
     effects = Held(cast(Any, journal), cast(Any, planes))
     effects.held = []
     parts: Any = (node, StubTrust(), StubPins(), effects, journal, None)
     return NodeLoop(*parts), journal, effects
 
 
-def test_entries_of_several_leases_are_one_write_before_any_of_them_is_bound() -> None:
+def do(n: int, step: str, size: int = 4096) -> Do:
+    return Do(LEASE._replace(size=size), step, {"n": n}, {"n": 10 + n})
+
+
+def undo(n: int, step: str) -> Undo:
+    return Undo(LEASE, step, {"n": n}, {"n": 10 + n})
+
+
+def test_entries_of_several_leases_are_one_write_before_their_steps_and_one_after_them() -> None:
     async def body() -> None:
         seen: Seen = []
-        node = StubNode(*((record(n), Do(LEASE, f"step{n}"), record(10 + n)) for n in range(3)))
+        node = StubNode((record(0), record(9)), (do(1, "step1"),), (undo(2, "step2"),))
         loop, _, _ = await made(node, seen)
         loop.pump()
-        assert seen == [[0, 1, 2], "step0", "step1", "step2", [10, 11, 12]]
+        assert seen == [[0, 1, 2], "step1", "step2", [11, 12], [9]]
         assert not node.out
         assert not loop.faults
+
+    asyncio.run(body())
+
+
+def test_only_teardown_goes_on_without_the_journal() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        bind, end = do(1, "never"), undo(2, "step2")
+        node = StubNode((bind,), (end,))
+        loop, journal, _ = await made(node, seen)
+        journal.full = True
+        loop.pump()
+        assert seen == ["step2"]
+        assert node.failed == [bind]
+        assert not node.out
+
+    asyncio.run(body())
+
+
+def test_a_lease_is_not_bound_before_the_journal_says_so() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        bind, end, half = do(1, "step1"), undo(2, "step2"), Do(LEASE, "step3", {"n": 3})
+        node = StubNode((bind,), (end,), (half,))
+        loop, journal, _ = await made(node, seen)
+        journal.refused = {11}
+        loop.pump()
+        assert seen == [[1, 2, 3], "step1", "step2", "step3"]
+        assert node.failed == [bind]
+        assert not node.out
+
+    asyncio.run(body())
+
+
+def test_what_a_failed_step_would_have_left_in_the_journal_is_not_written() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        loop, _, _ = await made(StubNode((do(1, "broken"),), (undo(2, "broken"),), (do(3, "fine"),)), seen)
+        loop.pump()
+        assert seen == [[1, 2, 3], "broken", "broken", "fine", [13]]
 
     asyncio.run(body())
 
@@ -150,17 +197,26 @@ def test_what_could_not_be_written_is_told_to_each() -> None:
     asyncio.run(body())
 
 
-def test_the_journal_is_not_compacted_while_an_entry_is_on_its_way_to_the_disk() -> None:
+@pytest.mark.parametrize(
+    ("slow", "written"),
+    [
+        (record(1, durable=True), [[1]]),
+        (Undo(LEASE._replace(size=1 << 30), "step1", {"n": 1}, {"n": 11}), [[1], "step1", [11]]),
+        (Do(LEASE._replace(kind=ResourceType.BLOCK), "step1", {"n": 1}, {"n": 11}, True), [[1], "step1", [11]]),
+    ],
+    ids=["record", "undo", "do"],
+)
+def test_the_journal_is_not_compacted_while_an_entry_is_on_its_way(slow: Effect, written: Seen) -> None:
     async def body() -> None:
         seen: Seen = []
-        loop, _, effects = await made(StubNode((record(1, durable=True),)), seen)
+        loop, _, effects = await made(StubNode((slow,)), seen)
         loop.pump()
         loop._tick()
         assert seen == []
         effects.held.pop()()
         await asyncio.sleep(0)
         loop._tick()
-        assert seen == ["compacted"]
+        assert seen == [*written, "compacted"]
 
     asyncio.run(body())
 
