@@ -225,12 +225,21 @@ class _Decoding:
 
 
 class _Encoding:
-    """Writes the encoder of one struct: checks first, then one join of packed runs and byte strings."""
+    """Writes the encoder of one struct: checks first, then one join of packed runs and byte strings.
 
-    def __init__(self, cls: type[Struct]) -> None:
+    `header` are the codes of a TLV's `tag` and length, "" where the struct stands alone. Where all is of fixed size
+    they are part of its one run.
+    """
+
+    def __init__(self, cls: type[Struct], header: str = "", tag: int = 0) -> None:
         self.cls, self.text, self.run = cls, _Text(cls), _Run()
         self.parts: list[str] = []
         self.sections = 0
+        self.tag, self.header = tag, header
+        if header and all(isinstance(i.kind, FixedKind) and not (i.when or i.tail) for i in cls.ITEMS.values()):
+            self.run.put(header, struct.calcsize(">" + header), "header")
+            self.run.values += [str(tag), str(cls.least())]
+            self.header = ""
 
     def function(self) -> tuple[Callable[..., Any], str]:
         names = "".join(f"f_{n}, " for n in self.cls.FIELDS)
@@ -248,6 +257,10 @@ class _Encoding:
 
     def _finish(self) -> None:
         self._flush()
+        if self.header:
+            pack = self.text.name("pack", struct.Struct(">" + self.header).pack)
+            self.text.add(f"out = {self._joined()}", f"return {pack}({self.tag}, len(out)) + out")
+            return
         if not self.cls.LIMIT:
             self.text.add(f"return {self._joined()}")
             return
@@ -357,6 +370,11 @@ def codec(cls: type[Struct]) -> Codec:
     cls._encode = staticmethod(made.encode)  # type: ignore[method-assign, assignment]
     cls.__new__ = made.construct  # type: ignore[method-assign]
     return made
+
+
+def tagged_encoder(cls: type[Struct], header: str, tag: int) -> Callable[[Any, Rules], bytes]:
+    """Compile the encoder of a TLV: `header` are struct's codes of its tag and its length, which come first."""
+    return _Encoding(cls, header, tag).function()[0]
 
 
 def source_of(cls: type[Struct]) -> str:

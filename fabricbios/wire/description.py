@@ -88,7 +88,7 @@ class Struct(tuple[Any, ...], metaclass=_Slotless):
         """
         if type(data) is not bytes:
             data = _as_bytes(data)
-        rules = cls.RULES if transport is None else _rules(transport)
+        rules = cls.RULES if transport is None else transport if type(transport) is Rules else _rules(transport)
         value: Self
         value, at = cls._decode(data, 0, len(data), rules)
         if at != len(data):
