@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import NamedTuple
 
 CONTROL_PORT, DISCOVERY_PORT, FBMU_PORT, FBBU_PORT = 5701, 5700, 5702, 5703
@@ -244,6 +245,7 @@ class Resource(NamedTuple):
     path: str = ""  # what a driver opens: a device, a file, an interface
 
 
+@lru_cache(maxsize=1024)  # of each request's peer
 def id_of_key(public_key: bytes) -> int:
     """Return the u128 id of a raw 32-byte Ed25519 public key (D3)."""
     return int.from_bytes(hashlib.sha256(public_key).digest()[:16], "big")

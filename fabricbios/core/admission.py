@@ -13,6 +13,8 @@ from fabricbios.ports import LeaseSpec
 from fabricbios.wire import ResourceSummary
 
 DEFAULT_BYTES = 1 << 20  # wire encoding, LEASE_ALLOC
+_BINDINGS = {int(binding): binding for binding in Binding}
+_DP_AUTHS = {int(dp_auth): dp_auth for dp_auth in DpAuth}
 
 
 class Offer(NamedTuple):
@@ -73,6 +75,7 @@ class Admission:
         self._lost: set[int] = set()  # resources whose hardware is gone
         self._degraded: set[int] = set()  # and those whose hardware errs
         self._shares: dict[int, Share] = {}
+        self._meant: dict[tuple[int, int | None, int | None], list[Offer]] = {}  # by a wish's id, kind and binding
 
     def used(self, resource_id: int) -> int:
         return self._used.get(resource_id, 0)
@@ -88,7 +91,9 @@ class Admission:
 
     def take(self, spec: LeaseSpec) -> None:
         self._used[spec.resource_id] = self.used(spec.resource_id) + self._taken(spec)
-        share = self._shares.setdefault(spec.holder, Share())
+        share = self._shares.get(spec.holder)
+        if share is None:
+            share = self._shares[spec.holder] = Share()
         share.leases += 1
         share.size += spec.size if spec.kind in COUNTED_IN_BYTES else 0
 
@@ -138,18 +143,28 @@ class Admission:
 
     def admit(self, wish: Wish, limits: Limits) -> Granted:
         """Choose what fulfils `wish`, or raise Refused with the status of D6. Takes nothing yet."""
-        candidates = [o for o in self._named(wish) if wish.binding is None or wish.binding in o.bindings]
-        if not candidates:
-            raise Refused.of(Status.INVALID_ARGS, f"binding {_named(wish.binding)} is not offered")
-        if candidates[0].resource.kind not in limits.kinds:
-            raise Refused.of(Status.INSUFFICIENT_PERM, f"policy allows no {candidates[0].resource.kind.name} lease")
-        offer = self._with_room(candidates, wish.size)
-        granted = Granted(offer, self._binding(offer, wish), _dp_auth(offer, wish), _size(offer, wish.size))
+        candidates = self._candidates(wish)
+        kind = candidates[0].resource.kind
+        if kind not in limits.kinds:
+            raise Refused.of(Status.INSUFFICIENT_PERM, f"policy allows no {kind.name} lease")
+        offer, size = self._with_room(candidates, wish.size)
+        binding = offer.bindings[0] if wish.binding is None else _BINDINGS[wish.binding]
+        dp_auth = _dp_auth(offer, wish.dp_auth)
         for intent in wish.intents:
             if why := offer.refuses(intent):
                 raise Refused.of(Status.INVALID_ARGS, why)
-        self._check_quota(wish.holder, granted, limits)
-        return granted
+        self._check_quota(wish.holder, size if kind in COUNTED_IN_BYTES else 0, limits)
+        return Granted(offer, binding, dp_auth, size)
+
+    def _candidates(self, wish: Wish) -> list[Offer]:
+        """Return the offers that a wish means, never an empty list. The offers never change, and what means none is
+        refused: at most one list for each of their ids and kinds with each of their bindings is remembered."""
+        meant = wish.resource_id, wish.kind, wish.binding
+        candidates = self._meant.get(meant)
+        if candidates is None:
+            named = self._named(wish)
+            candidates = self._meant[meant] = named if wish.binding is None else _bound_by(named, wish.binding)
+        return candidates
 
     def _named(self, wish: Wish) -> list[Offer]:
         """Return the offers that a resource_id or a type means; never an empty list."""
@@ -168,43 +183,48 @@ class Admission:
             raise Refused.of(Status.RESOURCE_NOT_FOUND, f"this node offers no {kind.name}")
         return found
 
-    def _with_room(self, candidates: list[Offer], wanted: int | None) -> Offer:
-        sound = [o for o in candidates if not self.fenced(o.resource.resource_id)]
-        if not sound and all(o.resource.resource_id in self._lost for o in candidates):
+    def _with_room(self, candidates: list[Offer], wanted: int | None) -> tuple[Offer, int]:
+        """Return the first that has room, and the size of the lease there."""
+        sound = False
+        for offer in candidates:
+            resource = offer.resource
+            if self.fenced(resource.resource_id):
+                continue
+            sound, size = True, _size(offer, wanted)
+            if self.used(resource.resource_id) + _whole(size, offer.extent) <= resource.capacity:
+                return offer, size
+        if sound:
+            raise Refused.of(Status.CAPACITY_EXCEEDED, "that much is not free")
+        if all(o.resource.resource_id in self._lost for o in candidates):
             raise Refused.of(Status.RESOURCE_FENCED, "what it is made of is gone: nothing is granted until it is back")
-        if not sound:
-            raise Refused.of(Status.RESOURCE_FENCED, "teardown failed there: an admin must clear the fence")
-        for offer in sound:
-            taken = _whole(_size(offer, wanted), offer.extent)
-            if self.used(offer.resource.resource_id) + taken <= offer.resource.capacity:
-                return offer
-        raise Refused.of(Status.CAPACITY_EXCEEDED, "that much is not free")
+        raise Refused.of(Status.RESOURCE_FENCED, "teardown failed there: an admin must clear the fence")
 
-    def _binding(self, offer: Offer, wish: Wish) -> Binding:
-        return offer.bindings[0] if wish.binding is None else Binding(wish.binding)
-
-    def _check_quota(self, holder: int, granted: Granted, limits: Limits) -> None:
+    def _check_quota(self, holder: int, more: int, limits: Limits) -> None:
         leases, size = self.share(holder)
         if leases >= limits.max_leases:
             raise Refused.of(Status.CAPACITY_EXCEEDED, f"policy allows {limits.max_leases} leases")
-        more = granted.size if granted.offer.resource.kind in COUNTED_IN_BYTES else 0
         if size + more > limits.max_bytes:
             raise Refused.of(Status.CAPACITY_EXCEEDED, f"policy allows {limits.max_bytes} bytes")
 
 
-def _named(binding: int | None) -> str:
-    known = Binding._value2member_map_.get(binding)
-    return f"{binding:#06x}" if known is None else known._name_
+def _bound_by(offers: list[Offer], binding: int) -> list[Offer]:
+    """Return the offers that have this binding; never an empty list."""
+    found = [o for o in offers if binding in o.bindings]
+    if not found:
+        known = _BINDINGS.get(binding)
+        name = f"{binding:#06x}" if known is None else known.name
+        raise Refused.of(Status.INVALID_ARGS, f"binding {name} is not offered")
+    return found
 
 
-def _dp_auth(offer: Offer, wish: Wish) -> DpAuth:
+def _dp_auth(offer: Offer, wanted: int | None) -> DpAuth:
     """D10: who asks for nothing gets HMAC_HEADER, or the first offered where that is not."""
-    if wish.dp_auth is None:
+    if wanted is None:
         plain = not offer.dp_auths or DpAuth.HMAC_HEADER in offer.dp_auths
         return DpAuth.HMAC_HEADER if plain else offer.dp_auths[0]
-    if wish.dp_auth not in offer.dp_auths:
-        raise Refused.of(Status.INVALID_ARGS, f"DP_AUTH {wish.dp_auth} is not offered")
-    return DpAuth(wish.dp_auth)
+    if wanted not in offer.dp_auths:
+        raise Refused.of(Status.INVALID_ARGS, f"DP_AUTH {wanted} is not offered")
+    return _DP_AUTHS[wanted]
 
 
 def _size(offer: Offer, wanted: int | None) -> int:

@@ -16,11 +16,11 @@ from fabricbios.core.enrolments import Enrolments
 from fabricbios.core.fence import SchedulerFence
 from fabricbios.core.leases import Leases, Rng
 from fabricbios.core.outbox import Outbox
-from fabricbios.core.policy import MAX_TOKEN_TTL_SECS, Limits, Policy
+from fabricbios.core.policy import MAX_TOKEN_TTL_SECS, Policy
 from fabricbios.core.token import Tokens
 from fabricbios.core.vouchers import Vouchers
 from fabricbios.errors import Refused
-from fabricbios.model import ALL_PERMS, Instant, ResourceType, Status
+from fabricbios.model import ALL_PERMS, Instant, Perm, ResourceType, Status
 from fabricbios.ports import StreamPeer
 
 MAX_PENDING_ENROLMENTS = 256
@@ -86,7 +86,9 @@ class Ask(NamedTuple):
 
     def judged(self) -> Ask:
         """Return it without its token, of up to 64 KiB: what waits for a slow device must not hold it."""
-        return self._replace(token=b"")
+        if not self.token:
+            return self
+        return Ask(self.peer, self.request_id, self.op, self.resource_id, b"", self.trusted)
 
 
 class Recording(NamedTuple):
@@ -130,17 +132,21 @@ class NodeState:
         self.teardowns: deque[tuple[ResourceType, float]] = deque(maxlen=MAX_TEARDOWNS)
         self.failures: dict[str, int] = {}  # effects that failed, by name
 
-    def limits(self, ask: Ask) -> Limits:
-        """Who claimed the node has every permission (D3c), whatever the policy says of others."""
-        limits = self.policy.of(ask.peer.node_id)
-        return limits._replace(perms=ALL_PERMS) if self.trust.is_owner(ask.peer.node_id) else limits
+    def perms(self, ask: Ask) -> Perm:
+        """Return what may be granted: who claimed the node has every permission (D3c), whatever the policy says of
+        others."""
+        node_id = ask.peer.node_id
+        return ALL_PERMS if self.trust.is_owner(node_id) else self.policy.of(node_id).perms
 
     def wait_for(self, lease_id: int, ask: Ask) -> None:
         """Let an answer wait for what becomes of a lease. Refused where too many do: each can be asked again."""
-        waiting = self.askers.setdefault(lease_id, [])
-        if len(waiting) >= MAX_ASKERS:
+        waiting = self.askers.get(lease_id)
+        if waiting is None:
+            self.askers[lease_id] = [ask.judged()]
+        elif len(waiting) < MAX_ASKERS:
+            waiting.append(ask.judged())
+        else:
             raise Refused.of(Status.RESOURCE_BUSY, "many wait for the end of that lease: ask again")
-        waiting.append(ask.judged())
 
     def record(self, entry: record.Entry, then: Recording) -> None:
         """Let an answer wait until `entry` is on the disk. Refused where a slow disk keeps too many waiting."""

@@ -84,28 +84,32 @@ class Tokens:
 
     def check_scope(self, token: Token, scope: Scope) -> None:
         """Refuse an authentic token for what it does not permit."""
-        lease = scope.lease
-        if token.lease_id and lease is not None and token.lease_id == lease.lease_id:
-            _require(token.generation == lease.generation, "the token is of an older generation of the lease")
+        lease, bound_to = scope.lease, token.lease_id
+        here = lease is not None and bound_to == lease.lease_id
+        if lease is not None and here and token.generation != lease.generation:
+            raise _invalid("the token is of an older generation of the lease")
         perm = int(scope.perm)  # plain ints: flag arithmetic is slow, and this is every request
         if token.perms & perm != perm:
             raise Refused.of(Status.INSUFFICIENT_PERM, f"the token lacks {scope.perm!r}")
-        _permit(not token.resource_id or token.resource_id == scope.resource_id, "the token is for another resource")
-        bound = lease is not None and token.lease_id == lease.lease_id
-        _permit(not token.lease_id or bound, "the token is for another lease")
-        _require(scope.size <= _range_len(token), "the token's RANGE allows less")
+        if token.resource_id not in (0, scope.resource_id):
+            raise Refused.of(Status.INSUFFICIENT_PERM, "the token is for another resource")
+        if bound_to and not here:
+            raise Refused.of(Status.INSUFFICIENT_PERM, "the token is for another lease")
+        if scope.size > _range_len(token):
+            raise _invalid("the token's RANGE allows less")
 
     def authentic(self, raw: bytes, peer: StreamPeer, now: Instant) -> Token:
         """Return the token if it is ours, unbroken, timely and meant for `peer`; says nothing of what it permits."""
         if not raw:
             raise Refused.of(Status.INSUFFICIENT_PERM, "this takes a token")
-        token = self._genuine.get(raw) or self._judge(raw)
-        _require(self.revoked.get(token.token_id, 0) <= now.unix, "the token is revoked")
-        why = objection(token, now=now.unix, peer=peer.node_id)
-        _require(not why, why)
+        token, unix = self._genuine.get(raw) or self._judge(raw), now.unix
+        if self.revoked.get(token.token_id, 0) > unix:
+            raise _invalid("the token is revoked")
+        if why := objection(token, now=unix, peer=peer.node_id):
+            raise _invalid(why)
         for caveat in token.caveats:
-            if isinstance(caveat, SourceIp):
-                _require(_same_address(caveat.source_ip, peer.remote[0]), "not from the token's SOURCE_IP")
+            if isinstance(caveat, SourceIp) and not _same_address(caveat.source_ip, peer.remote[0]):
+                raise _invalid("not from the token's SOURCE_IP")
         self._fence.check_token(token.epoch)
         return token
 
@@ -114,9 +118,11 @@ class Tokens:
         try:
             token = Token.unpack(raw)
         except WireError as e:
-            raise Refused.of(Status.INVALID_TOKEN, f"the token cannot be read: {e.reason}") from e
-        _require(token.issuer == self._node_id, "another node issued the token")
-        _require(mac_holds(token, self._key), "the token's MAC does not hold")
+            raise _invalid(f"the token cannot be read: {e.reason}") from e
+        if token.issuer != self._node_id:
+            raise _invalid("another node issued the token")
+        if not mac_holds(token, self._key):
+            raise _invalid("the token's MAC does not hold")
         if len(raw) <= SHORT:
             if len(self._genuine) >= MAX_GENUINE:
                 del self._genuine[next(iter(self._genuine))]
@@ -125,6 +131,8 @@ class Tokens:
 
     def take_rate(self, token: Token, now: Instant) -> None:
         """RATE_LIMIT: a bucket of one second's worth a token_id, the strictest caveat counting (GCRA)."""
+        if not token.caveats:
+            return
         rates = [c.max_per_sec for c in token.caveats if isinstance(c, RateLimit)]
         if not rates:
             return
@@ -139,14 +147,8 @@ class Tokens:
             del self._full_at[next(iter(self._full_at))]  # the one used longest ago: its bucket is the fullest
 
 
-def _require(holds: bool, reason: str) -> None:
-    if not holds:
-        raise Refused.of(Status.INVALID_TOKEN, reason)
-
-
-def _permit(holds: bool, reason: str) -> None:
-    if not holds:
-        raise Refused.of(Status.INSUFFICIENT_PERM, reason)
+def _invalid(reason: str) -> Refused:
+    return Refused.of(Status.INVALID_TOKEN, reason)
 
 
 def _range_len(token: Token) -> int:

@@ -16,7 +16,7 @@ MAX_REVOKE_SECS = 86_400
 def request(state: NodeState, ask: Ask, params: CapRequestParams, now: Instant) -> bytes:
     """Grant what of the wish the policy allows; a lease-bound token only to the lease's holder."""
     state.fence.check_request(params.epoch or 0)
-    perms = Perm(params.perms & ALL_PERMS) & state.limits(ask).perms
+    perms = Perm(params.perms & ALL_PERMS) & state.perms(ask)
     if not perms:
         raise Refused.of(Status.INSUFFICIENT_PERM, "policy grants none of these permissions")
     resource_id, lease, ends = ask.resource_id, None, 1 << 63
@@ -71,7 +71,7 @@ def refresh(state: NodeState, ask: Ask, params: CapRefreshParams, now: Instant) 
     token = state.tokens.authentic(ask.token, ask.peer, now)
     state.tokens.take_rate(token, now)
     state.fence.check_request(token.epoch)
-    withdrawn = Perm(token.perms) & ~state.limits(ask).perms
+    withdrawn = Perm(token.perms) & ~state.perms(ask)
     if withdrawn:
         raise Refused.of(Status.INSUFFICIENT_PERM, f"policy grants {withdrawn!r} no more: request a new token")
     expires_at = now.unix + _ttl(state, params.ttl_secs)

@@ -47,6 +47,7 @@ from fabricbios.wire.intents import AffinityTarget
 
 MAX_LISTED = 4096  # D1
 MAX_INTENTS = 64  # of one lease, which keeps them, in the journal too
+_KINDS = {int(kind): kind for kind in ResourceType}
 ALLOC, RIGHTS = int(Perm.ALLOC), int(Perm.READ | Perm.WRITE)  # plain: flag arithmetic is slow
 
 
@@ -56,7 +57,7 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
     if not token.perms & ALLOC:
         raise Refused.of(Status.INSUFFICIENT_PERM, "the token lacks ALLOC")
     state.tokens.take_rate(token, now)  # what is refused below counts too
-    limits = state.limits(ask)
+    limits = state.policy.of(ask.peer.node_id)
     duration = min(_positive(params.duration_secs), limits.max_ttl, MAX_TTL_SECS)
     grace = min(params.grace_secs, limits.max_grace, MAX_GRACE_SECS)
     if state.draining:
@@ -65,7 +66,7 @@ def alloc(state: NodeState, ask: Ask, params: LeaseAllocParams, now: Instant) ->
         raise Refused.of(Status.CAPACITY_EXCEEDED, "the node's lease table is full")
     wish = _wish(ask, params, token)
     granted = state.admission.admit(wish, limits)
-    if why := unmet(wish.intents, _here(state)):
+    if wish.intents and (why := unmet(wish.intents, _here(state))):
         raise Refused.of(Status.INVALID_ARGS, why)
     state.tokens.check_scope(token, Scope(Perm.ALLOC, granted.offer.resource.resource_id, None, granted.size))
     spec = _spec(state, ask, wish, granted, token, now.boot_ns + duration * NS)
@@ -97,31 +98,39 @@ def _ends_unix(now: Instant, duration: int) -> int:
 
 def _wish(ask: Ask, params: LeaseAllocParams, token: Token) -> Wish:
     """A token for one resource chooses it where the request does not; of repeated wishes the first counts."""
-    try:
-        kind = None if params.resource_type is None else ResourceType(params.resource_type)
-    except ValueError:
-        raise Refused.of(Status.INVALID_ARGS, f"resource type {params.resource_type:#06x} is unknown") from None
-    intents: tuple[Any, ...] = tuple(i for i in params.intents or () if not isinstance(i, RawTlv))
-    if len(intents) > MAX_INTENTS:
-        raise Refused.of(Status.INVALID_ARGS, f"more than {MAX_INTENTS} intents")
+    kind = None if params.resource_type is None else _KINDS.get(params.resource_type)
+    if kind is None and params.resource_type is not None:
+        raise Refused.of(Status.INVALID_ARGS, f"resource type {params.resource_type:#06x} is unknown")
+    binding, dp_auth, others = _intents(params.intents)
     resource_id = ask.resource_id or token.resource_id
-    return Wish(
-        holder=ask.peer.node_id,
-        resource_id=resource_id,
-        kind=kind,
-        size=params.requested_bytes,
-        binding=next((i.binding for i in intents if isinstance(i, BindingTlv)), None),
-        dp_auth=next((i.dp_auth for i in intents if isinstance(i, DpAuthTlv)), None),
-        intents=tuple(i for i in intents if not isinstance(i, BindingTlv | DpAuthTlv)),
-    )
+    return Wish(ask.peer.node_id, resource_id, kind, params.requested_bytes, binding, dp_auth, others)
+
+
+def _intents(tlvs: tuple[Any, ...]) -> tuple[int | None, int | None, tuple[Any, ...]]:
+    """Return the wished-for binding, the DP_AUTH, and all intents besides; unknown tags are skipped."""
+    bindings: list[int] = []
+    dp_auths: list[int] = []
+    others: list[Any] = []
+    for tlv in tlvs:
+        known = type(tlv)
+        if known is DpAuthTlv:
+            dp_auths.append(tlv.dp_auth)
+        elif known is BindingTlv:
+            bindings.append(tlv.binding)
+        elif known is not RawTlv:
+            others.append(tlv)
+    if len(bindings) + len(dp_auths) + len(others) > MAX_INTENTS:
+        raise Refused.of(Status.INVALID_ARGS, f"more than {MAX_INTENTS} intents")
+    return bindings[0] if bindings else None, dp_auths[0] if dp_auths else None, tuple(others)
 
 
 def _spec(state: NodeState, ask: Ask, wish: Wish, granted: Granted, token: Token, expires_ns: int) -> LeaseSpec:
     """A token that says READ or WRITE limits the lease to that; one that says neither limits nothing."""
+    resource = granted.offer.resource
     return LeaseSpec(
         lease_id=state.leases.new_id(state.rng),
-        resource_id=granted.offer.resource.resource_id,
-        kind=granted.offer.resource.kind,
+        resource_id=resource.resource_id,
+        kind=resource.kind,
         binding=granted.binding,
         size=granted.size,
         holder=ask.peer.node_id,
@@ -143,7 +152,7 @@ def renew(state: NodeState, ask: Ask, params: LeaseRenewParams, now: Instant) ->
     if token.lease_id != lease.spec.lease_id:
         _check_holder(lease, ask)
     state.tokens.take_rate(token, now)
-    duration = min(_positive(params.duration_secs), state.limits(ask).max_ttl, MAX_TTL_SECS)
+    duration = min(_positive(params.duration_secs), state.policy.of(ask.peer.node_id).max_ttl, MAX_TTL_SECS)
     _check_bound(lease)
     if lease.state is LeaseState.WARNED:
         raise Refused.of(Status.LEASE_EXPIRED, "the lease is being revoked")
