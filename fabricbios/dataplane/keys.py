@@ -17,6 +17,8 @@ from typing import NamedTuple
 from fabricbios.model import DpAuth
 
 _MASK = 0xFFFFFFFF
+_TWICE = (1 << 32) + 1
+"""A word times this is the word written twice: shifted right by n, its low half is the word rotated right by n."""
 State = tuple[int, ...]
 
 
@@ -62,26 +64,24 @@ SHA256_K: State = tuple(_root_fraction(p, 3) for p in islice(_primes(), 64))
 SHA256_INITIAL: State = tuple(_root_fraction(p, 2) for p in islice(_primes(), 8))
 
 
-def _ror(word: int, by: int) -> int:
-    return (word >> by | word << 32 - by) & _MASK
-
-
 def _sha256_words(block: bytes) -> list[int]:
     """Return the message schedule: 64 words (FIPS 180-4, 6.2.2 step 1)."""
     w = list(struct.unpack(">16I", block))
     for t in range(16, 64):
-        s0 = _ror(w[t - 15], 7) ^ _ror(w[t - 15], 18) ^ w[t - 15] >> 3
-        s1 = _ror(w[t - 2], 17) ^ _ror(w[t - 2], 19) ^ w[t - 2] >> 10
+        x, y = w[t - 15] * _TWICE, w[t - 2] * _TWICE
+        s0 = x >> 7 ^ x >> 18 ^ w[t - 15] >> 3
+        s1 = y >> 17 ^ y >> 19 ^ w[t - 2] >> 10
         w.append((s1 + w[t - 7] + s0 + w[t - 16]) & _MASK)
     return w
 
 
 def sha256_block(state: State, block: bytes) -> State:
-    """Compress one 64-byte block into `state` (FIPS 180-4, 6.2.2)."""
+    """Compress one 64-byte block into `state` (FIPS 180-4, 6.2.2). What sums have beyond 32 bits is cut off once."""
     a, b, c, d, e, f, g, h = state
     for k, w in zip(SHA256_K, _sha256_words(block), strict=True):
-        t1 = h + (_ror(e, 6) ^ _ror(e, 11) ^ _ror(e, 25)) + (g ^ e & (f ^ g)) + k + w
-        t2 = (_ror(a, 2) ^ _ror(a, 13) ^ _ror(a, 22)) + (a & b | c & (a | b))
+        x, y = e * _TWICE, a * _TWICE
+        t1 = h + (x >> 6 ^ x >> 11 ^ x >> 25) + (g ^ e & (f ^ g)) + k + w
+        t2 = (y >> 2 ^ y >> 13 ^ y >> 22) + (a & b | c & (a | b))
         a, b, c, d, e, f, g, h = (t1 + t2) & _MASK, a, b, c, (d + t1) & _MASK, e, f, g
     return tuple((s + x) & _MASK for s, x in zip(state, (a, b, c, d, e, f, g, h), strict=True))
 
@@ -118,14 +118,16 @@ def _blake2s_keyed(digest: int, key: int) -> State:
     return (SHA256_INITIAL[0] ^ (digest | key << 8 | 1 << 16 | 1 << 24), *SHA256_INITIAL[1:])
 
 
-def _mix(v: list[int], lane: tuple[int, ...], x: int, y: int) -> None:
+def _mix(a: int, b: int, c: int, d: int, x: int, y: int) -> State:
     """RFC 7693, 3.1."""
-    a, b, c, d = lane
-    for word, turn_d, turn_b in ((x, 16, 12), (y, 8, 7)):
-        v[a] = (v[a] + v[b] + word) & _MASK
-        v[d] = _ror(v[d] ^ v[a], turn_d)
-        v[c] = (v[c] + v[d]) & _MASK
-        v[b] = _ror(v[b] ^ v[c], turn_b)
+    a = a + b + x & _MASK
+    d = (d ^ a) * _TWICE >> 16 & _MASK
+    c = c + d & _MASK
+    b = (b ^ c) * _TWICE >> 12 & _MASK
+    a = a + b + y & _MASK
+    d = (d ^ a) * _TWICE >> 8 & _MASK
+    c = c + d & _MASK
+    return a, (b ^ c) * _TWICE >> 7 & _MASK, c, d
 
 
 def blake2s_block(state: State, block: bytes, hashed: int, *, last: bool) -> State:
@@ -136,6 +138,6 @@ def blake2s_block(state: State, block: bytes, hashed: int, *, last: bool) -> Sta
     v[13] ^= hashed >> 32
     v[14] ^= _MASK if last else 0
     for row in BLAKE2S_SIGMA:
-        for i, lane in enumerate(BLAKE2S_LANES):
-            _mix(v, lane, m[row[2 * i]], m[row[2 * i + 1]])
+        for (a, b, c, d), x, y in zip(BLAKE2S_LANES, row[::2], row[1::2], strict=True):
+            v[a], v[b], v[c], v[d] = _mix(v[a], v[b], v[c], v[d], m[x], m[y])
     return tuple(h ^ v[i] ^ v[i + 8] for i, h in enumerate(state))
