@@ -138,7 +138,8 @@ def test_who_traces_already_is_told(tmp_path):
     assert "somebody traces already" in done.err
 
 
-def test_an_interrupt_ends_it_on_the_node_and_prints_what_there_is(tmp_path):
+def test_an_interrupt_ends_it_on_the_node_and_prints_what_there_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(trace, "LOOK_SECONDS", 0.05)
     node = FakeNode()
 
     def interrupt() -> None:

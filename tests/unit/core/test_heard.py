@@ -1,6 +1,7 @@
 """A relay's table under every order of coming, going and running out: its books and bounds, and who gives way."""
 
 from discovery_rig import announcing, at, key
+from effort import effort
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -80,7 +81,7 @@ class Table(RuleBasedStateMachine):
 
 
 TestTable = Table.TestCase
-TestTable.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTable.settings = settings(max_examples=effort(quick=20, full=60), stateful_step_count=40, deadline=None)
 
 
 def test_who_moves_to_an_address_that_answered_nothing_is_a_stranger_there() -> None:

@@ -6,6 +6,7 @@ import threading
 from itertools import pairwise
 
 import pytest
+from effort import effort
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -311,4 +312,6 @@ def test_any_history_keeps_the_pool_sound(tmp_path_factory):
     class Machine(PoolMachine):
         root = staticmethod(lambda: tmp_path_factory.mktemp("pool"))
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=12, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=effort(quick=6, full=12), stateful_step_count=25, deadline=None)
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from effort import effort
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -261,4 +262,6 @@ class BothPlanes(RuleBasedStateMachine):
 
 def test_both_planes_through_everything_that_happens(tmp_path: Path) -> None:
     BothPlanes.root = tmp_path
-    run_state_machine_as_test(BothPlanes, settings=settings(max_examples=15, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(
+        BothPlanes, settings=settings(max_examples=effort(quick=6, full=15), stateful_step_count=30, deadline=None)
+    )

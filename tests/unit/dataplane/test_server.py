@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -45,8 +44,8 @@ class Served:
         listeners = [
             Listener(Transport.FBMU_UDP, s.getsockname()[0], s.getsockname()[1]) for s in self.sockets.values()
         ]
-        quiesce = partial(self.server.quiesce, 2)  # a busy machine may let it wait for its turn in a batch
-        self.plane = MemoryPlane(self.board.table(), self.memory, listeners, quiesce)
+        self.patience = 2.0  # a busy machine may let it wait for its turn in a batch
+        self.plane = MemoryPlane(self.board.table(), self.memory, listeners, lambda: self.server.quiesce(self.patience))
         self.lease = LeaseSpec(
             LEASE_ID,
             1,
@@ -190,6 +189,7 @@ def test_bytes_are_held_while_the_server_is_stopped_in_the_middle_of_a_batch(ser
     counters = served.server._counters.buffer
     os.kill(served.server.pid or 0, signal.SIGSTOP)
     COUNTERS.set(counters, 0, "batch", 1)
+    served.patience = 0.02  # it does not move, however long we wait
     with pytest.raises(OSError, match="stuck in a batch"):
         served.plane.undo(SLOT_STEP, served.lease)
     assert bytes(served.memory.view[:4]) == b"held"

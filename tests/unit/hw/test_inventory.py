@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from effort import effort
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +53,9 @@ def test_this_machine_has_a_processor_and_memory():
     assert found.memory.total
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=effort(quick=20, full=60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.dictionaries(st.sampled_from(FILES), LIKELY | st.binary(max_size=64)))
 def test_no_content_of_any_file_breaks_it(tmp_path_factory, files):
     root = tmp_path_factory.mktemp("machine")

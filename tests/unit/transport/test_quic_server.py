@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
+from leaping_loop import LeapingLoop
 from quic_rig import Echo, Rig, run, served, until
 
 from fabricbios.errors import Disconnected, LocalMisuse, TimedOut
@@ -75,7 +76,7 @@ def test_who_is_disconnected_gets_the_events_that_say_why() -> None:
             await until(lambda: rig.echo.closed == [connection])
             assert set(heard) == {b"event %d" % n for n in range(40)}
 
-    run(body)
+    run(body, LeapingLoop)
 
 
 def test_who_asks_one_by_one_may_ask_nearly_64_at_once_afterwards() -> None:
@@ -214,7 +215,7 @@ def test_an_answer_that_never_comes_times_out_and_frees_the_stream() -> None:
             rig.echo.silent = False
             assert await link.request(b"x") == b"x"
 
-    run(body)
+    run(body, LeapingLoop)
 
 
 def test_a_handler_that_raises_harms_no_other_question() -> None:
