@@ -161,5 +161,5 @@ _QUIC_READ, _QUIC_WRITE = ((1 << 20) - beside for beside in LIMITS_BESIDE)
 
 def _limits(found: Sequence[Place]) -> tuple[int, int]:
     """Return the longest READ and WRITE at the roomiest of these places."""
-    message = max(place.message for place in found)
+    message = max([place.message for place in found])
     return message - _BESIDE_READ, message - _BESIDE_WRITE

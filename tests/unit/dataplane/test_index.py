@@ -37,6 +37,17 @@ def test_what_collides_is_found_before_and_after_a_removal() -> None:
     assert [shelf.index.find(i) for i in same] == [None if s == 3 else s for s in range(19)]
 
 
+def test_what_is_told_again_has_one_entry() -> None:
+    """An index that outlived its daemon is told everything by the next one."""
+    shelf = Shelf()
+    same = [bytes([i] * 16) for i in range(1, 4)]
+    for slot, lease_id in [*enumerate(same), *enumerate(same)]:
+        shelf.put(lease_id, slot)
+    for lease_id in same:
+        shelf.index.remove(lease_id)
+    assert not any(shelf.entries)
+
+
 def test_coming_and_going_leaves_the_index_as_it_was() -> None:
     shelf, rng, live = Shelf(), random.Random(4), dict[bytes, int]()
     for _ in range(5000):

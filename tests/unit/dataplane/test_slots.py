@@ -126,6 +126,14 @@ def test_a_lease_is_of_one_plane(table: SlotTable) -> None:
         table.install(LEASE._replace(plane=Plane.FBBU), 0)
 
 
+def test_a_plane_finds_its_own_leases_alone(table: SlotTable) -> None:
+    slot = table.install(LEASE, 0)
+    other = next(plane for plane in Plane if plane != LEASE.plane)
+    found = [table.find(LEASE.lease_id, plane) for plane in (None, LEASE.plane, other)]
+    assert found == [slot, slot, None]
+    assert table.find(1, other) is None
+
+
 def test_threads_of_both_planes_never_have_a_slot_together_nor_lose_an_index_entry() -> None:
     buffer = memoryview(bytearray(64 * SLOT.size))
     index = SlotIndex(memoryview(bytearray(index_bytes(64))), buffer)
