@@ -11,6 +11,7 @@ from fabricbios.wire import ErrorResult, Frame, LeaseEvent, MsgType, Reason, Res
 BAD_FRAME = 1  # D6: application error of a stream whose frame cannot be read
 MAX_REASON = 200
 _KNOWN = frozenset(map(int, Op))
+_RESPONSE, _LEASE_EVENT = int(MsgType.RESPONSE), int(MsgType.LEASE_EVENT)
 
 
 class Push(NamedTuple):
@@ -108,19 +109,19 @@ class Outbox:
     def respond(self, peer: StreamPeer, request_id: int, op: int, status: Status, result: bytes, now: Instant) -> None:
         key = (op if op in _KNOWN else -1, status)  # bounded: peers choose the number
         self._counts[key] = self._counts.get(key, 0) + 1
-        payload = Response(int(status), op, result).pack()
-        self._waiting.append((self._frame(MsgType.RESPONSE, request_id, payload, now), peer))
+        payload = Response(status, op, result).pack()
+        self._waiting.append((self._frame(_RESPONSE, request_id, payload, now), peer))
 
     def push(self, holder: int, lease_id: int, event: LeaseEventKind, at: int, now: Instant) -> None:
         """Tell every live connection of the holder; `at` is Unix seconds."""
         for connection in self._connections.get(holder, ()):
             payload = LeaseEvent(lease_id, int(event), at).pack()
-            self._waiting.append((self._frame(MsgType.LEASE_EVENT, 0, payload, now), Push(connection)))
+            self._waiting.append((self._frame(_LEASE_EVENT, 0, payload, now), Push(connection)))
 
     def reset(self, peer: StreamPeer) -> None:
         self._resets += 1
         self._waiting.append((b"", Reset(peer.connection, peer.stream, BAD_FRAME)))
 
-    def _frame(self, msg_type: MsgType, request_id: int, payload: bytes, now: Instant) -> bytes:
+    def _frame(self, msg_type: int, request_id: int, payload: bytes, now: Instant) -> bytes:
         self._nonce = max(self._nonce + 1, now.unix_ms)
-        return Frame(int(msg_type), 0, request_id, self._nonce, self._node_id, payload).pack()
+        return Frame(msg_type, 0, request_id, self._nonce, self._node_id, payload).pack()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,6 +22,7 @@ from fabricbios.core.vouchers import Vouchers
 from fabricbios.errors import Refused
 from fabricbios.model import ALL_PERMS, Instant, Perm, ResourceType, Status
 from fabricbios.ports import StreamPeer
+from fabricbios.wire import Request
 
 MAX_PENDING_ENROLMENTS = 256
 MAX_TEARDOWNS = 65_536  # durations nobody has read
@@ -91,6 +92,14 @@ class Ask(NamedTuple):
         return Ask(self.peer, self.request_id, self.op, self.resource_id, b"", self.trusted)
 
 
+class Read(NamedTuple):
+    """A REQUEST's payload, read: what runs it, and the params of its op."""
+
+    request: Request
+    run: Callable[[NodeState, Ask, Any, Instant], bytes | None]
+    params: Any
+
+
 class Recording(NamedTuple):
     """An answer that waits for the node's own Record. `epoch` is installed when that succeeds, 0 for none."""
 
@@ -120,6 +129,7 @@ class NodeState:
         self.vouchers = Vouchers(lambda holder: bool(self.leases.of(holder)), self.records)
         self.tokens = Tokens(setup.node_id, setup.token_key, self.fence)
         self.outbox = Outbox(setup.node_id)
+        self.read: dict[bytes, Read] = {}  # by payload: what trusted peers ask again and again
         self.audit = Audit()
         self.askers: dict[int, list[Ask]] = {}  # by lease_id: who waits for its binding or its end
         self.recording: dict[Record, Recording] = {}

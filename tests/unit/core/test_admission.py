@@ -118,3 +118,13 @@ def test_a_restored_lease_of_a_resource_that_is_gone_keeps_its_books() -> None:
     assert book.summaries() == ()
     book.give_back(lease(7, 5))
     assert book.used(7) == 0
+
+
+def test_only_wishes_that_mean_something_are_remembered() -> None:
+    book = Admission([offer(1)])
+    for nth in range(5):
+        assert refused(book, Wish(1, resource_id=100 + nth)) is Status.RESOURCE_NOT_FOUND
+        assert refused(book, Wish(1, binding=0x9000 + nth)) is Status.INVALID_ARGS
+    assert not book._meant
+    book.admit(Wish(1), Limits())
+    assert list(book._meant) == [(0, None, None)]

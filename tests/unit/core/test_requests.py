@@ -4,12 +4,22 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fabricbios.core import requests
 from fabricbios.core.outbox import BAD_FRAME, Reset
 from fabricbios.core.requests import HANDLERS, TRUSTED_LIMIT, UNTRUSTED_LIMIT
-from fabricbios.model import Op, Status, id_of_key
+from fabricbios.model import Op, ResourceType, Status, id_of_key
 from fabricbios.ports import StreamPeer
 from fabricbios.testing import NODE_ID, FakeNode, peer_of
-from fabricbios.wire import CapRequestParams, Frame, LeaseFreeParams, MsgType, Request, Response
+from fabricbios.wire import (
+    CapRequestParams,
+    Frame,
+    LeaseAllocParams,
+    LeaseFreeParams,
+    MsgType,
+    RawTlv,
+    Request,
+    Response,
+)
 from fabricbios.wire.seal import sign_frame
 
 
@@ -145,3 +155,36 @@ def test_the_first_proven_key_claims_by_cap_request_alone() -> None:
     assert node.ask(1, Op.CAP_REQUEST, CapRequestParams(255, 60, 1)).status is Status.OK
     assert node.ask(2, Op.CAP_REQUEST, CapRequestParams(255, 60, 2)).status is Status.INSUFFICIENT_PERM
     assert node.ask(2, Op.LEASE_FREE, LeaseFreeParams(5)).status is Status.INSUFFICIENT_PERM
+
+
+ALLOC = LeaseAllocParams(60, 0, int(ResourceType.MEM), 8192)
+
+
+def test_what_is_asked_again_is_judged_again() -> None:
+    node = FakeNode()
+    token = node.token(1)
+    assert [node.ask(1, Op.LEASE_ALLOC, ALLOC, token=token).status for _ in range(3)] == [Status.OK] * 3
+    assert node.ask(2, Op.LEASE_ALLOC, ALLOC, token=token).status is Status.INVALID_TOKEN
+    assert node.ask(3, Op.LEASE_ALLOC, ALLOC, token=token).status is Status.INSUFFICIENT_PERM
+    assert node.ask(1, Op.LEASE_ALLOC, ALLOC).status is Status.INSUFFICIENT_PERM
+    node.clock.advance(301)
+    assert node.ask(1, Op.LEASE_ALLOC, ALLOC, token=token).status is Status.INVALID_TOKEN
+
+
+def test_the_same_bytes_of_another_sender_are_refused() -> None:
+    node = FakeNode()
+    assert node.ask(1, Op.PING).status is Status.OK
+    ((data, _),) = send_raw(node, frame(PING, sender=2).pack())
+    assert Response.unpack(Frame.unpack(data, "quic").payload).status == Status.INSUFFICIENT_PERM
+
+
+def test_of_what_was_read_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_READ", 4)
+    node = FakeNode()
+    for grace in range(9):
+        node.ask(1, Op.LEASE_ALLOC, ALLOC.replace(grace_secs=grace))
+    node.ask(1, Op.LEASE_ALLOC, ALLOC.replace(intents=(RawTlv(0x7F01, bytes(requests.SHORT)),)))
+    node.ask(1, Op.LEASE_FREE, LeaseFreeParams(1))
+    node.ask(3, Op.PING)
+    read = node.node._state.read.values()
+    assert [r.params.grace_secs for r in read] == [5, 6, 7, 8]
