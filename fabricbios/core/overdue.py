@@ -27,13 +27,18 @@ def next_deadline(state: NodeState) -> int | None:
 
 def answer(state: NodeState, now: Instant) -> None:
     """Refuse with RESOURCE_BUSY who has waited long enough. What he asked for is done all the same."""
-    while (due := next_deadline(state)) is not None and due <= now.boot_ns:
+    while state.waiting and state.waiting[0].until_ns <= now.boot_ns:
         waiting = state.waiting.popleft()
-        if waiting.key in state.clearing:
-            state.clearing[waiting.key] = (None, state.clearing[waiting.key][1])
-        else:
-            state.askers[waiting.key].remove(waiting.ask)
-        state.outbox.refuse(waiting.ask, Status.RESOURCE_BUSY, _WHY, now)
+        if _waits(state, waiting):
+            _refuse(state, waiting, now)
+
+
+def _refuse(state: NodeState, waiting: Waiting, now: Instant) -> None:
+    if waiting.key in state.clearing:
+        state.clearing[waiting.key] = (None, state.clearing[waiting.key][1])
+    else:
+        state.askers[waiting.key].remove(waiting.ask)
+    state.outbox.refuse(waiting.ask, Status.RESOURCE_BUSY, _WHY, now)
 
 
 def _waits(state: NodeState, waiting: Waiting) -> bool:
