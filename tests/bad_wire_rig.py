@@ -32,7 +32,7 @@ class BadWire(VethPair):
         super().__init__("4")
         self.between = self.there.replace("fbt-", "fbw-")
         self._seed, self._mtu = seed, mtu
-        self._process: subprocess.Popen[str]
+        self._process: subprocess.Popen[str] | None = None
 
     def make(self) -> None:
         for name in (self.there, self.here, self.between):
@@ -54,9 +54,10 @@ class BadWire(VethPair):
         assert self._process.stdout.readline() == "up\n"
 
     def unmake(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+        if self._process is not None:
+            self._process.stdin.close()
+            self._process.wait()
+            self._process.stdout.close()
         super().unmake()
         subprocess.run(["ip", "netns", "del", self.between], capture_output=True)
 

@@ -25,12 +25,14 @@ class XdpNode(NodeProcess):
         self.flags[self.flags.index("127.0.0.1")] = f"{pair.V4}1"
         self.flags[self.flags.index("127.0.0.1:0")] = f"{pair.V4}1:0"
         self._pair = pair
+        self.inside = pair.inside(pair.here)
         self._mounts = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf; echo up; read x"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert self._mounts.stdout.readline() == "up\n"
-        self.inside = pair.inside(pair.here)
+        if self._mounts.stdout.readline() != "up\n":
+            self.close()
+            raise AssertionError("no bpffs of its own")
 
     def start(self) -> dict:
         self.log = (self.directory / "node.log").open("a")
@@ -72,8 +74,7 @@ class XdpNode(NodeProcess):
 
     def close(self) -> None:
         super().close()
-        self._mounts.stdin.close()
-        self._mounts.wait()
+        self._mounts.communicate()
 
 
 async def kept(client, ttl=60, size=MIB):

@@ -33,9 +33,14 @@ class World:
     """A node behind a bad wire. `run` does `work(node, wire)` as its client."""
 
     def __init__(self, directory, mode):
-        self.wire = BadWire()
-        self.wire.make()
-        self.node = XdpNode(directory, self.wire, "--block", f"{directory}/disk:16M", mode=mode)
+        with contextlib.ExitStack() as stack:
+            self.wire = BadWire()
+            stack.callback(self.wire.unmake)
+            self.wire.make()
+            self.node = XdpNode(directory, self.wire, "--block", f"{directory}/disk:16M", mode=mode)
+            stack.callback(self.node.close)
+            self.node.start()
+            self.close = stack.pop_all().close
         self.identity = directory / "me"
 
     def connect(self, timeout=10.0):
@@ -59,19 +64,10 @@ class World:
         done = subprocess.run(inside, env=environment(), input=stdin, capture_output=True, timeout=100)
         return done.returncode, done.stdout, done.stderr.decode()
 
-    def close(self):
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.wire.unmake)
-            stack.callback(self.node.close)
-
 
 def serve(directory, mode):
-    made = World(directory, mode)
-    try:
-        made.node.start()
+    with contextlib.closing(World(directory, mode)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 from cli_rig import COMMAND, environment
@@ -27,7 +28,6 @@ class Served:
         self.node = NodeProcess(directory, "--drivers", "simulated", mem="64M")
         self.node.prefix = ["nsenter", f"--net=/run/netns/{pair.there}"]
         self.node.flags[self.node.flags.index("127.0.0.1")] = self.address
-        self.node.start()
         self.inside = pair.inside(pair.here)
 
     def connect(self):
@@ -44,14 +44,14 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path):
-    pair = VethPair("4")
-    pair.make()
-    try:
+    with ExitStack() as stack:
+        pair = VethPair("4")
+        stack.callback(pair.unmake)
+        pair.make()
         made = Served(tmp_path, pair)
+        stack.callback(made.node.close)
+        made.node.start()
         yield made
-        made.node.close()
-    finally:
-        pair.unmake()
 
 
 @pytest.mark.parametrize("binding", [Binding.UDP, Binding.QUIC])

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,8 @@ class Wire:
 
     def __init__(self, name: str) -> None:
         self.node, self.client = f"{name}-n", f"{name}-c"
+
+    def make(self) -> None:
         for namespace in (self.node, self.client):
             run("ip", "netns", "add", namespace)
         run("ip", "-n", self.node, "link", "add", "v0", "type", "veth", "peer", "name", "v0", "netns", self.client)
@@ -75,9 +78,9 @@ class Wire:
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    made = Wire(f"fbbu-{os.getpid()}")
-    yield made
-    made.close()
+    with closing(Wire(f"fbbu-{os.getpid()}")) as made:
+        made.make()
+        yield made
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])

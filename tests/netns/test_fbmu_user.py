@@ -6,6 +6,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from fbmu_rig import KEY, LEASE_ID, question, read, write
@@ -37,6 +38,8 @@ class Link:
 
     def __init__(self) -> None:
         self.node, self.client = (f"fb-{side}-{os.getpid()}" for side in ("n", "c"))
+
+    def make(self) -> None:
         for name in (self.node, self.client):
             ip("netns", "add", name)
         pair = ("type", "veth", "peer", "name", "fbm0", "netns", self.client)
@@ -56,9 +59,9 @@ class Link:
         finally:
             netns.popns()
 
-    def remove(self) -> None:
+    def close(self) -> None:
         for name in (self.node, self.client):
-            ip("netns", "del", name)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 class Node:
@@ -119,11 +122,10 @@ class Node:
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    link = Link()
-    made = Node(link)
-    yield made
-    made.close()
-    link.remove()
+    with closing(Link()) as link:
+        link.make()
+        with closing(Node(link)) as made:
+            yield made
 
 
 @pytest.mark.parametrize("family", FAMILIES)

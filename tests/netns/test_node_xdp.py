@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 from xdp_daemon_rig import MIB, XdpNode, kept
@@ -24,10 +25,9 @@ def pair():
 
 @pytest.fixture
 def node(tmp_path, pair):
-    process = XdpNode(tmp_path, pair)
-    process.start()
-    yield process
-    process.close()
+    with closing(XdpNode(tmp_path, pair)) as process:
+        process.start()
+        yield process
 
 
 def test_the_kernel_serves_and_counts(node):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,12 +39,11 @@ def pair():
 
 @pytest.fixture
 def node(tmp_path, pair):
-    process = XdpNode(tmp_path, pair, "--block", f"{tmp_path}/disk:16M")
-    process.start()
-    for plane in ("fbmu", "fbbu"):  # a client that goes on after a restart asks the same ports
-        process.flags[process.flags.index(f"--{plane}-port") + 1] = str(process.ready[plane]["port"])
-    yield process
-    process.close()
+    with closing(XdpNode(tmp_path, pair, "--block", f"{tmp_path}/disk:16M")) as process:
+        process.start()
+        for plane in ("fbmu", "fbbu"):  # a client that goes on after a restart asks the same ports
+            process.flags[process.flags.index(f"--{plane}-port") + 1] = str(process.ready[plane]["port"])
+        yield process
 
 
 def within(node: XdpNode, work: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def node(tmp_path: Path, disk: Disk) -> Iterator[NodeProcess]:
-    process = NodeProcess(tmp_path, "--block", disk.path, "--block", f"{tmp_path}/file:4M", mem="1M")
-    process.start()
-    yield process
-    process.close()
+    with closing(NodeProcess(tmp_path, "--block", disk.path, "--block", f"{tmp_path}/file:4M", mem="1M")) as process:
+        process.start()
+        yield process
 
 
 async def store(client: Node, capacity: int = SIZE) -> ResourceSummary:
@@ -247,7 +247,6 @@ def test_who_frees_a_lease_on_a_disk_that_hangs_has_an_answer_before_he_gives_up
 ) -> None:
     """And nobody else waits: neither for his answer, nor for another lease on another disk, nor for memory."""
     node = NodeProcess(tmp_path, "--block", f"{frozen.mount}/disk:8M", "--block", f"{tmp_path}/file:4M", mem="1M")
-    node.start()
 
     async def elsewhere(client: Node) -> None:
         async with client.lease_memory(65536, ttl=60) as memory:
@@ -275,6 +274,7 @@ def test_who_frees_a_lease_on_a_disk_that_hangs_has_an_answer_before_he_gives_up
             await asyncio.sleep(0.1)
 
     try:
+        node.start()
         node.run(work, OWNER)
         assert node.end() == 0
     finally:

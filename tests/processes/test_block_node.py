@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import closing
 
 import pytest
 from node_rig import NodeProcess
@@ -20,10 +21,9 @@ MIB = 1 << 20
 
 @pytest.fixture
 def node(tmp_path):
-    process = NodeProcess(tmp_path, "--block", f"{tmp_path}/disk.img:8M", mem="1M")
-    process.start()
-    yield process
-    process.close()
+    with closing(NodeProcess(tmp_path, "--block", f"{tmp_path}/disk.img:8M", mem="1M")) as process:
+        process.start()
+        yield process
 
 
 @pytest.mark.parametrize("binding", [Binding.UDP, Binding.QUIC])

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 from cli_rig import COMMAND, SCHEMAS, Cli, call, environment, fits
@@ -21,10 +22,9 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     directory = tmp_path_factory.mktemp("node")
-    process = NodeProcess(directory, "--drivers", "simulated")
-    process.start()
-    yield process
-    process.close()
+    with closing(NodeProcess(directory, "--drivers", "simulated")) as process:
+        process.start()
+        yield process
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """`fabricbios read` and `write` against a real node: any bytes of any lease, which nothing they do ends."""
 
+from contextlib import closing
+
 import pytest
 from cli_rig import Cli
 from node_rig import NodeProcess
@@ -13,12 +15,11 @@ def owner(tmp_path_factory):
     directory = tmp_path_factory.mktemp("node")
     (directory / "disk").write_bytes(b"")
     (directory / "disk").open("r+b").truncate(4 << 20)
-    process = NodeProcess(directory, "--block", str(directory / "disk"))
-    process.start()
-    cli = Cli(directory / "me", process.port)
-    cli.json("token", "request")
-    yield cli
-    process.close()
+    with closing(NodeProcess(directory, "--block", str(directory / "disk"))) as process:
+        process.start()
+        cli = Cli(directory / "me", process.port)
+        cli.json("token", "request")
+        yield cli
 
 
 def leased(owner, kind, *words):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from contextlib import closing
 
 import pytest
 from cli_rig import Cli, fits
@@ -20,12 +21,11 @@ GONE = (LeaseExpired, NotFound, Revoked)  # whichever the node remembers of a le
 
 @pytest.fixture
 def process(tmp_path):
-    node = NodeProcess(tmp_path, "--drivers", "simulated")
-    node.start()
-    ports = (("--control-port", "control"), ("--fbmu-port", "fbmu"))
-    node.flags += [word for flag, name in ports for word in (flag, str(node.ready[name]["port"]))]  # the later wins
-    yield node
-    node.close()
+    with closing(NodeProcess(tmp_path, "--drivers", "simulated")) as node:
+        node.start()
+        ports = (("--control-port", "control"), ("--fbmu-port", "fbmu"))
+        node.flags += [word for flag, name in ports for word in (flag, str(node.ready[name]["port"]))]  # the later wins
+        yield node
 
 
 def again(node: NodeProcess, number: int) -> None:

@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from cli_rig import environment, fits
@@ -19,11 +20,10 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    process = NodeProcess(tmp_path_factory.mktemp("node"))
-    process.start()
-    process.run(lambda client: client.cap_request(), Identity.load_or_create(process.directory / "me"))  # the claim
-    yield process
-    process.close()
+    with closing(NodeProcess(tmp_path_factory.mktemp("node"))) as process:
+        process.start()
+        process.run(lambda client: client.cap_request(), Identity.load_or_create(process.directory / "me"))  # the claim
+        yield process
 
 
 def answer(node: NodeProcess, code: int, *words: str) -> dict:

@@ -1,6 +1,7 @@
 """Every example of docs/client.md runs as it stands, against a real node."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     directory = tmp_path_factory.mktemp("node")
-    process = NodeProcess(directory, "--drivers", "simulated")
-    process.start()
-    process.run(lambda client: client.cap_request(), Identity.load_or_create(directory / "me"))  # the claim
-    yield {"HOST": "127.0.0.1", "PORT": process.port, "IDENTITY": directory / "me"}
-    process.close()
+    with closing(NodeProcess(directory, "--drivers", "simulated")) as process:
+        process.start()
+        process.run(lambda client: client.cap_request(), Identity.load_or_create(directory / "me"))  # the claim
+        yield {"HOST": "127.0.0.1", "PORT": process.port, "IDENTITY": directory / "me"}
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))

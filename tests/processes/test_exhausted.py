@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import urllib.error
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,9 @@ def mounts() -> None:
 @pytest.fixture
 def full(tmp_path):
     mounts()
-    node = SmallDisk(tmp_path, "256k", "--announce-interval", "1")
-    node.start()
-    yield node
-    node.close()
+    with closing(SmallDisk(tmp_path, "256k", "--announce-interval", "1")) as node:
+        node.start()
+        yield node
 
 
 async def until_refused(ask) -> Refused:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,9 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def node(tmp_path):
-    process = NodeProcess(tmp_path)
-    process.start()
-    yield process
-    process.close()
+    with closing(NodeProcess(tmp_path)) as process:
+        process.start()
+        yield process
 
 
 ALWAYS = (

@@ -17,7 +17,6 @@ MIB = 1 << 20
 
 def test_an_orphan_is_wiped_while_the_daemon_serves(tmp_path):
     node = NodeProcess(tmp_path, "--block", f"{tmp_path}/disk.img:8M", mem="1M")
-    node.start()
 
     async def fill(client):
         disk = client.lease_block(8 * MIB, ttl=60)
@@ -36,6 +35,7 @@ def test_an_orphan_is_wiped_while_the_daemon_serves(tmp_path):
                 await asyncio.sleep(0.05)
 
     try:
+        node.start()
         node.run(fill, OWNER)
         node.end(signal.SIGKILL)
         (tmp_path / "state" / "journal").unlink()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+from contextlib import closing
 
 import pytest
 from node_rig import NodeProcess
@@ -22,12 +23,11 @@ GONE, WELL = 8 * MIB, 6 * MIB  # capacities, by which the two stores are told ap
 def node(tmp_path):
     (tmp_path / "disks").mkdir()
     (tmp_path / "away").mkdir()
-    process = NodeProcess(
-        tmp_path, "--block", f"{tmp_path}/disks/one.img:8M", "--block", f"{tmp_path}/two.img:6M", mem="1M"
-    )
-    process.start()
-    yield process
-    process.close()
+    with closing(
+        NodeProcess(tmp_path, "--block", f"{tmp_path}/disks/one.img:8M", "--block", f"{tmp_path}/two.img:6M", mem="1M")
+    ) as process:
+        process.start()
+        yield process
 
 
 def image(node):

@@ -8,6 +8,7 @@ import pty
 import shutil
 import signal
 import subprocess
+from contextlib import closing
 
 import pytest
 from cli_rig import COMMAND, call, environment, fits
@@ -26,10 +27,9 @@ MIB, TIMES = 1 << 20, 5
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     directory = tmp_path_factory.mktemp("node")
-    process = NodeProcess(directory, "--block", f"{directory}/disk:16M")
-    process.start()
-    yield process
-    process.close()
+    with closing(NodeProcess(directory, "--block", f"{directory}/disk:16M")) as process:
+        process.start()
+        yield process
 
 
 async def use(lease) -> None:

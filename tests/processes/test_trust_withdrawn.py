@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 from cli_rig import Cli
@@ -22,10 +23,9 @@ LOST, KEPT = Identity.generate(), Identity.generate()
 def node(tmp_path):
     for who in (LOST, KEPT):
         trustdir.save(tmp_path / "trust", trustdir.PEERS, who.public_key)
-    process = NodeProcess(tmp_path, "--trust", "pinned", "--block", f"{tmp_path}/disk.img:4M")
-    process.start()
-    yield process
-    process.close()
+    with closing(NodeProcess(tmp_path, "--trust", "pinned", "--block", f"{tmp_path}/disk.img:4M")) as process:
+        process.start()
+        yield process
 
 
 @contextlib.asynccontextmanager

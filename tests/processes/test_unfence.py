@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,9 @@ MIB = 1 << 20
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[NodeProcess]:
-    process = NodeProcess(tmp_path, "--block", f"{tmp_path}/disk.img:8M", mem="1M")
-    process.start()
-    yield process
-    process.close()
+    with closing(NodeProcess(tmp_path, "--block", f"{tmp_path}/disk.img:8M", mem="1M")) as process:
+        process.start()
+        yield process
 
 
 def fenced(owner: Cli) -> list[str]:
