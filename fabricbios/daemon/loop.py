@@ -53,6 +53,7 @@ class NodeLoop:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ns = 0  # when it fires, CLOCK_BOOTTIME
+        self._tidying: asyncio.Handle | None = None
         self._running = 0  # slow effects under way
         self._recording = 0  # of them, those that write: core cannot list yet what they say
         self.faults = 0
@@ -83,6 +84,12 @@ class NodeLoop:
         at = now()
         self._carry_out()
         self._send(at)
+        if self._tidying is None:
+            self._tidying = self._loop.call_soon(self._guarded, self._tidy)
+
+    def _tidy(self) -> None:
+        """What nobody waits for, in the turn after the answers left: who asked can go on meanwhile."""
+        self._tidying = None
         self._tell()
         self._arm()
         self._changed()
@@ -235,6 +242,7 @@ class NodeLoop:
         for record in self.node.fence_rest(now()):
             self._fence(record)
         self._send(now())
+        self._tell()
 
     def _fence(self, record: Record) -> None:
         """Without this entry the successor tears the lease down again, or adopts it: no reason to stop stopping."""
@@ -246,9 +254,10 @@ class NodeLoop:
             log.error("lease %s: the journal does not take it: %s", lease_id, e)
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in (self._timer, self._tidying):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._tidying = None
 
 
 def _without_journal(effect: Effect, result: Result | OSError, error: OSError) -> Result | OSError:

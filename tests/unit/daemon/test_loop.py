@@ -288,12 +288,14 @@ def test_a_timer_that_is_early_enough_is_kept_and_a_late_one_replaced() -> None:
         for deadline in (ahead + 3 * NS, ahead + 4 * NS, ahead + 2 * NS, ahead - NS, ahead - NS, ahead + 1000 * NS):
             node.next_deadline = lambda deadline=deadline: deadline  # type: ignore[method-assign,misc]
             loop.pump()
+            loop._tidy()
             armed.append(loop._timer)
         assert armed[0] is armed[1]
         assert armed[1] is not armed[2] is not armed[3]
         assert armed[3] is armed[4] is armed[5]
         assert [timer.cancelled() for timer in armed[1:4] if timer] == [True, True, False]
         loop._tick()
+        loop._tidy()
         assert loop._timer is not None
         assert loop._timer.when() <= asyncio.get_running_loop().time() + 5
         loop.stop()
@@ -316,6 +318,7 @@ def test_a_fault_in_the_timers_turn_does_not_end_all_further_ones() -> None:
         late = loop._timer
         node.handle_timer, node.next_deadline = lambda _: None, lambda: now().boot_ns + NS  # type: ignore[method-assign,assignment,misc]
         loop.pump()
+        await asyncio.sleep(0)
         assert late.cancelled()
         loop.stop()
 
