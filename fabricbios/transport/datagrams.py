@@ -8,7 +8,6 @@ that very address: on a machine with several, a peer ignores an answer from anot
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 Address = tuple[Any, ...]  # as the socket module has it: (host, port) or (host, port, flow, scope)
 BATCH = 64  # datagrams before other tasks of the loop get a turn
+LONE = 8  # batches of one datagram, until most are taken to be such
 _MAX_DATAGRAM = 65_536
 _MAPPED = "::ffff:"
 _IP_PKTINFO = 8  # linux/in.h; Python's socket has it only from 3.14 on
@@ -126,6 +126,7 @@ class Endpoint:
         self._v6 = sock.family == socket.AF_INET6
         if self._wildcard:
             self._ask_for_pktinfo()
+        self._lone = 0  # batches of one datagram in a row
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
 
@@ -170,13 +171,17 @@ class Endpoint:
         return [(socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO4.pack(0, address, bytes(4)))]
 
     def _readable(self) -> None:
+        """Read a batch. Where they come one by one nothing is asked for behind the first, but every LONE-th time: what
+        a batch leaves makes the socket readable in the loop's next turn."""
+        read, room = 0, 1 if self._lone > LONE and self._lone % LONE else BATCH
         try:
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(BATCH):
-                    self._read_one()
-                    if self.closed:
-                        return
+            while read < room and not self.closed:
+                self._read_one()
+                read += 1
+        except BlockingIOError:  # that was all
+            pass
         finally:
+            self._lone = self._lone + 1 if read == 1 else 0
             self._batch_done()
 
     def _read_one(self) -> None:

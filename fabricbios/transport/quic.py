@@ -7,6 +7,7 @@ What is overridden here is private to aioquic 1.7.2, which is why that version i
 * room for streams is given back soon, not when half of it is used up;
 * datagrams are no larger than the peer takes;
 * an acknowledgement that waits rides on the data that leaves, instead of in a packet of its own;
+* a packet with which nothing is left to write is the last that is begun (pacing.py);
 * its Epochs hash by identity.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import Limit, QuicConnection
+from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionAdapter
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
@@ -31,6 +32,7 @@ from fabricbios.transport.certificate import PeerKey
 from fabricbios.transport.identity import Identity
 from fabricbios.transport.keylog import key_log
 from fabricbios.transport.limits import Limits
+from fabricbios.transport.pacing import Pacer
 from fabricbios.transport.tls import PeerProof, ask_for_certificate, check_server
 
 LARGEST_DATAGRAM = 8952  # a jumbo frame's; beyond it nothing is gained
@@ -49,6 +51,16 @@ ENGINE_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, R
 logging.getLogger("quic").setLevel(logging.CRITICAL)
 
 
+class _Unheard(QuicConnectionAdapter):
+    """For what nobody is to read: aioquic says two things of each stream, and asks four functions whether it may."""
+
+    def debug(self, msg: object, *args: object, **kwargs: object) -> None:
+        pass
+
+
+_UNHEARD = _Unheard(logging.getLogger("quic"), {})
+
+
 def unix_now() -> int:
     """The wall clock in seconds; certificates are judged by it."""
     return int(time.time())
@@ -59,10 +71,12 @@ class Connection(QuicConnection):
 
     def __init__(self, configuration: QuicConfiguration, limits: Limits, **arguments: Any) -> None:
         super().__init__(configuration=configuration, **arguments)
+        self._logger = _UNHEARD
         self.proof = PeerProof()
         self.window = configuration.max_data
         self.closed_with: int | None = None
         self._taken = LARGEST_DATAGRAM  # the largest datagram that the peer says it takes
+        self._pacer = self._loss._pacer = Pacer(max_datagram_size=configuration.max_datagram_size, more=self._has_more)
         self._local_max_streams_bidi = Limit(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", limits.streams)
 
     def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None:
@@ -131,6 +145,8 @@ class Connection(QuicConnection):
     def validated_address(self) -> tuple[Any, ...]:
         """Return the address the peer proved to own: after a migration the old one until the new one answers."""
         paths = self._network_paths
+        if paths[0].is_validated:
+            return paths[0].addr  # type: ignore[no-any-return]
         return tuple(next((path.addr for path in paths if path.is_validated), paths[0].addr))
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
@@ -145,7 +161,11 @@ class Connection(QuicConnection):
             space = self._spaces[Epoch.ONE_RTT]
             if space.ack_at is not None and space.ack_at > now and self._has_data():
                 space.ack_at = now
-        return super().datagrams_to_send(now)
+        self._pacer.begin()
+        datagrams = super().datagrams_to_send(now)
+        if self._pacer.idle:
+            self._pacing_at = None
+        return datagrams
 
     def widen(self, mtu: int) -> None:
         """Send datagrams as large as route and peer take: fewer packets are most of what speed costs here."""
@@ -170,9 +190,38 @@ class Connection(QuicConnection):
         congestion.congestion_window = max(congestion.congestion_window, 10 * size)  # RFC 9002, 7.2
 
     def _has_data(self) -> bool:
-        return any(not stream.sender.buffer_is_empty for stream in self._streams_queue)
+        return False in [stream.sender.buffer_is_empty for stream in self._streams_queue]
+
+    def _has_more(self) -> bool:
+        """Whether a packet behind one that was written to its end could have anything in it.
+
+        What comes before the streams' data is written whole into the first packet, or else none follows it at all: of
+        CRYPTO frames, which could go on, there are none without session tickets.
+        """
+        return not self._handshake_confirmed or self._has_data() or self._owes_room()
+
+    def _owes_room(self) -> bool:
+        """Whether the peer is due room for data or for streams, of which those that ended give some back."""
+        data, streams = self._local_max_data, self._local_max_streams_bidi
+        return (
+            data.value != data.sent
+            or data.value - data.used < self.window // 2
+            or streams.value - streams.sent >= STREAM_CREDIT
+            or _runs_short(streams)
+            or _runs_short(self._local_max_streams_uni)
+        )
+
+    def _write_stream_frame(self, builder: Any, space: Any, stream: QuicStream, max_offset: int) -> int:
+        """As the base, which learns only at the next attempt that this was the last of the data."""
+        used = super()._write_stream_frame(builder, space, stream, max_offset)
+        sender = stream.sender
+        if not sender._pending_eof and not len(sender._pending):
+            sender.buffer_is_empty = True
+        return used
 
     def _write_connection_limits(self, builder: Any, space: Any) -> None:
+        if not self._owes_room():
+            return
         limit = self._local_max_data
         if limit.value - limit.used < self.window // 2:
             held = sum(s.receiver.highest_offset for s in self._streams.values() if not s.receiver.is_finished)
@@ -195,6 +244,11 @@ class Connection(QuicConnection):
             super()._write_stream_limits(builder, space, stream)
         finally:
             stream.receiver.highest_offset = seen
+
+
+def _runs_short(limit: Limit) -> bool:
+    """aioquic's own rule: fewer streams are left to the peer than it would be granted."""
+    return limit.sent - limit.used < limit.value - limit.sent
 
 
 class ServerConnection(Connection):

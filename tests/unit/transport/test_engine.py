@@ -31,6 +31,7 @@ def test_what_is_wrapped_and_overridden_is_there() -> None:
         assert callable(getattr(tls.Context, name))
     for name in (
         "_write_connection_limits",
+        "_write_stream_frame",
         "_write_stream_limits",
         "_parse_transport_parameters",
         "_payload_received",
