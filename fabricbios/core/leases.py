@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from fabricbios.core.admission import Admission
 from fabricbios.core.effects import Effect
 from fabricbios.core.happened import Cause, Happened
-from fabricbios.core.lease import Lease
+from fabricbios.core.lease import FENCED, FREE, Lease
 from fabricbios.core.timers import Timers
 from fabricbios.model import NS, Instant, LeaseState, LeaseStatus, ResourceType
 
@@ -106,19 +106,19 @@ class Leases:
             self._ready.append(lease)
 
     def _recount(self, lease: Lease) -> None:
-        was, kind = lease.counted, lease.spec.kind
+        was, state, spec, counts = lease.counted, lease.state, lease.spec, self.counts
+        lease.counted = state
         if was is not None:
-            self.counts[kind, was] -= 1
-        if was is LeaseState.FENCED:
-            self._admission.unfence(lease.spec.resource_id)
-        lease.counted = lease.state
-        if lease.state is LeaseState.FENCED:
-            self._admission.fence(lease.spec.resource_id)
-        if lease.state is LeaseState.FREE:
-            self._admission.give_back(lease.spec)
+            counts[spec.kind, was] -= 1
+            if was is FENCED:
+                self._admission.unfence(spec.resource_id)
+        if state is FREE:
+            self._admission.give_back(spec)
             self._remember(lease)
             return
-        self.counts[kind, lease.state] = self.counts.get((kind, lease.state), 0) + 1
+        counts[spec.kind, state] = counts.get((spec.kind, state), 0) + 1
+        if state is FENCED:
+            self._admission.fence(spec.resource_id)
 
     def _remember(self, lease: Lease) -> None:
         spec = lease.spec
