@@ -193,12 +193,14 @@ class Connection(QuicConnection):
         return False in [stream.sender.buffer_is_empty for stream in self._streams_queue]
 
     def _has_more(self) -> bool:
-        """Whether a packet behind one that was written to its end could have anything in it.
+        """Whether a packet behind one that was written to its end should have anything in it.
 
         What comes before the streams' data is written whole into the first packet, or else none follows it at all: of
-        CRYPTO frames, which could go on, there are none without session tickets.
+        CRYPTO frames, which could go on, there are none without session tickets. Room for streams may have come up with
+        those that this packet let go; unless the peer runs short of it, the next packet is soon enough.
         """
-        return not self._handshake_confirmed or self._has_data() or self._owes_room()
+        streams, pushes = self._local_max_streams_bidi, self._local_max_streams_uni
+        return not self._handshake_confirmed or self._has_data() or _runs_short(streams) or _runs_short(pushes)
 
     def _owes_room(self) -> bool:
         """Whether the peer is due room for data or for streams, of which those that ended give some back."""

@@ -66,7 +66,8 @@ def test_who_must_wait_for_the_pace_has_a_timer_for_it() -> None:
     run(body)
 
 
-def test_room_that_a_packet_gives_back_is_told_in_the_next(begun: Begun) -> None:
+@pytest.mark.parametrize(("left", "packets"), [(STREAM_CREDIT - 1, 2), (STREAM_CREDIT, 1)])
+def test_room_for_streams_is_worth_a_packet_to_who_runs_short_of_it(begun: Begun, left: int, packets: int) -> None:
     """Streams that ended are let go while the data are written, behind the place where room for more is told."""
 
     async def body() -> None:
@@ -77,9 +78,13 @@ def test_room_that_a_packet_gives_back_is_told_in_the_next(begun: Begun) -> None
             for n in range(limit.used, limit.used + STREAM_CREDIT + told - limit.value):
                 stream = quic._get_or_create_stream(0, 4 * n)
                 stream.receiver.is_finished = stream.sender.is_finished = True
+            limit.used = limit.sent - left
             begun.clear()
             assert session.push(b"event")
-            assert len(quic.datagrams_to_send(rig.server._loop.time())) == len(begun) == 2
+            now = rig.server._loop.time()
+            assert len(quic.datagrams_to_send(now)) == len(begun) == packets
+            session.push(b"another")
+            quic.datagrams_to_send(now)
             assert limit.sent == told + STREAM_CREDIT
 
     run(body)
