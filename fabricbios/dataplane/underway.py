@@ -16,21 +16,22 @@ class UnderWay:
     """Threads enter with `one(lease)`, look whether the lease is open, work, and leave."""
 
     def __init__(self) -> None:
-        self._left = threading.Condition()
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
         self._of: dict[int, set[int]] = {}  # lease -> numbers of its operations
         self._next = 0
 
     @contextlib.contextmanager
     def one(self, lease_id: int) -> Iterator[None]:
         """Be counted as an operation of this lease."""
-        with self._left:
+        with self._lock:
             self._next += 1
             number = self._next
             self._of.setdefault(lease_id, set()).add(number)
         try:
             yield
         finally:
-            with self._left:
+            with self._lock:
                 theirs = self._of[lease_id]
                 theirs.remove(number)
                 if not theirs:
@@ -39,7 +40,7 @@ class UnderWay:
 
     def wait(self, lease_id: int, seconds: float) -> None:
         """Return when all operations that have begun are through. OSError(ETIMEDOUT): one is stuck in a device."""
-        with self._left:
+        with self._lock:
             begun = set(self._of.get(lease_id, ()))
             if begun and not self._left.wait_for(lambda: begun.isdisjoint(self._of.get(lease_id, ())), seconds):
                 raise OSError(errno.ETIMEDOUT, "an operation on the lease is stuck in its device")
