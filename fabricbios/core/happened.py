@@ -28,7 +28,7 @@ class What(IntEnum):  # which hashes without a call; Enum does not
     EXPIRED = auto()  # reached its end; held on in GRACE, or torn down
     ENDING = auto()  # teardown begins
     FREED = auto()
-    FENCED = auto()
+    FENCED = auto()  # recorded, and the data plane knows it, which answers so from now on
     CLEAR_FAILED = auto()  # FENCE_CLEAR's probe: the step still fails
     FORGOTTEN = auto()  # nothing at all is left of it
 
@@ -58,7 +58,7 @@ class Happened(NamedTuple):
 class Teardown:
     """What only an ending lease needs to remember."""
 
-    __slots__ = ("began_ns", "clearing", "failing_since_ns", "retry_ns", "told", "tries")
+    __slots__ = ("began_ns", "clearing", "failing_since_ns", "fenced_by", "retry_ns", "told", "tries")
 
     def __init__(self, began_ns: int) -> None:
         self.began_ns = began_ns
@@ -66,4 +66,5 @@ class Teardown:
         self.retry_ns = -1
         self.tries = 0
         self.told = False  # the data plane knows that this lease is fenced
+        self.fenced_by: OSError | None = None  # until those who wait are told, too
         self.clearing = False

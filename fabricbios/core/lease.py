@@ -308,7 +308,7 @@ class Lease:
         elif isinstance(effect, Renew | Rekey):
             return self._changed(effect, tuple(result))
         elif isinstance(effect, Fence):
-            self._tell()
+            return self._tell()
         elif isinstance(effect, Forget):
             return self._forgotten()
         return []
@@ -331,7 +331,7 @@ class Lease:
         elif isinstance(effect, Renew | Rekey):
             return self._change_failed(effect, error)
         elif isinstance(effect, Fence):
-            self._tell()
+            return self._tell()
         elif isinstance(effect, Forget):
             return self._forgotten(error)
         return []
@@ -448,7 +448,8 @@ class Lease:
         give_up_ns = down.failing_since_ns + UNDO_FOR_NS
         if now.boot_ns >= give_up_ns:
             self._move(FENCED)
-            return [Happened(What.FENCED, error=error)]
+            down.fenced_by = error
+            return []
         wait_ns = min(FIRST_RETRY_NS << min(down.tries, 16), LAST_RETRY_NS)
         down.tries += 1
         down.retry_ns = min(now.boot_ns + wait_ns, give_up_ns)
@@ -458,9 +459,12 @@ class Lease:
         self.forgetting = DONE
         return [Happened(What.FORGOTTEN, error=error)]
 
-    def _tell(self) -> None:
-        assert self.teardown is not None
-        self.teardown.told = True
+    def _tell(self) -> list[Happened]:
+        down = self.teardown
+        assert down is not None
+        down.told = True
+        error, down.fenced_by = down.fenced_by, None
+        return [Happened(What.FENCED, error=error)] if error else []
 
     def _gone(self, now: Instant) -> list[Happened]:
         self._move(FREE)

@@ -129,7 +129,8 @@ def test_undo_is_retried_for_five_seconds_then_fenced_and_told() -> None:
     assert now.boot_ns == UNDO_FOR_NS
     assert 6 <= tries <= 20
     assert What.FENCED in whats
-    assert names[-2:] == ["Record fenced", "Fence"]
+    assert names[-3:] == ["Undo b", "Record fenced", "Fence"]
+    assert whats == [What.FENCED], "once it is recorded and the data path answers so"
     assert lease.next_deadline() is None
     assert lease.next_effect() is None
 
