@@ -65,6 +65,9 @@ class Share:
         self.size = 0  # of kinds counted in bytes
 
 
+_NOTHING = Share()
+
+
 class Admission:
     """Books of what is held. `take` and `give_back` come in pairs, a lease each."""
 
@@ -86,8 +89,8 @@ class Admission:
 
     def share(self, holder: int) -> tuple[int, int]:
         """Return how many leases an identity holds, and how many bytes."""
-        share = self._shares.get(holder)
-        return (share.leases, share.size) if share else (0, 0)
+        share = self._shares.get(holder, _NOTHING)
+        return share.leases, share.size
 
     def take(self, spec: LeaseSpec) -> None:
         self._used[spec.resource_id] = self.used(spec.resource_id) + self._taken(spec)
@@ -200,10 +203,10 @@ class Admission:
         raise Refused.of(Status.RESOURCE_FENCED, "teardown failed there: an admin must clear the fence")
 
     def _check_quota(self, holder: int, more: int, limits: Limits) -> None:
-        leases, size = self.share(holder)
-        if leases >= limits.max_leases:
+        share = self._shares.get(holder, _NOTHING)
+        if share.leases >= limits.max_leases:
             raise Refused.of(Status.CAPACITY_EXCEEDED, f"policy allows {limits.max_leases} leases")
-        if size + more > limits.max_bytes:
+        if share.size + more > limits.max_bytes:
             raise Refused.of(Status.CAPACITY_EXCEEDED, f"policy allows {limits.max_bytes} bytes")
 
 
