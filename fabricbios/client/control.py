@@ -99,7 +99,7 @@ class Control:
         self, op: Op, params: bytes = b"", resource_id: int = 0, token: bytes = b"", timeout: float = REQUEST_SECONDS
     ) -> bytes:
         """Ask one thing and return its result bytes. Raises Refused for any status but OK, Disconnected, TimedOut."""
-        link = await self.link()
+        link = self._living() or await self.link()
         request_id, question = self._question(op, params, resource_id, token)
         try:
             answer = await link.request(question, timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,9 +103,9 @@ class Node:
         """Return the QUIC connection, dialled anew if it was lost."""
         return await self._control.link()
 
-    async def call(self, op: Op, params: bytes = b"", resource_id: int = 0, token: bytes = b"") -> bytes:
+    def call(self, op: Op, params: bytes = b"", resource_id: int = 0, token: bytes = b"") -> Coroutine[Any, Any, bytes]:
         """Ask any op and return its result bytes; for ops that have no method here."""
-        return await self._control.call(op, params, resource_id, token)
+        return self._control.call(op, params, resource_id, token)
 
     async def doubt(self) -> None:
         """Find out whether the connection still lives, where something took too long; one that is dead is given up."""

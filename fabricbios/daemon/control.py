@@ -16,6 +16,7 @@ from fabricbios.transport.server import QuicServer
 _OP = slice(44, 46)  # of a REQUEST's payload, behind the 44-byte header of a frame without FRAG_V2 (D2)
 _FRAME_ROOM = 44 + 8 + 64  # header, fragment fields, signature: beside what D1 counts
 _FIRST = 4 << 10
+_NAMES = {op.value: op.name for op in Op}
 
 Took = Callable[[str, float], None]  # an op's name, and the seconds from its request to its answer
 
@@ -79,7 +80,4 @@ class Control:
 
 def _op_name(op: bytes) -> str:
     """Return a label of bounded variety: peers choose the number."""
-    try:
-        return Op(int.from_bytes(op, "big")).name
-    except ValueError:
-        return "unknown"
+    return _NAMES.get(int.from_bytes(op, "big"), "unknown")

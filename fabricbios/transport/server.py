@@ -278,8 +278,10 @@ class QuicServer:
 
     def _account(self, session: Session) -> None:
         """Settle a handshake that is over, one way or the other."""
+        if session.number not in self._half_open:
+            return
         over = session.ended or session.quic.closed_with is not None
-        if session.number not in self._half_open or not (session.opened or over):
+        if not (session.opened or over):
             return
         del self._half_open[session.number]
         if not session.opened:
