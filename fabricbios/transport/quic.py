@@ -58,7 +58,7 @@ class _Unheard(QuicConnectionAdapter):
         pass
 
 
-_UNHEARD = _Unheard(logging.getLogger("quic"), {})
+_UNHEARD = _Unheard(logging.getLogger("quic"), {"id": ""})
 
 
 def unix_now() -> int:
