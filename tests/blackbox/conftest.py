@@ -13,7 +13,7 @@ import pytest
 from blackbox import codec, programs
 from blackbox.codec import Grant
 from blackbox.keys import Key, write_keys
-from blackbox.programs import Program
+from blackbox.programs import Program, listening, serving, told_to
 from blackbox.quic import Peer
 from cryptography import x509
 
@@ -75,21 +75,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     owner, friend, limited, nothing, controller = (Key.new() for _ in range(5))
     write_keys(directory / "node" / "trust", owner, friend, limited, nothing)
     write_keys(directory / "node" / "trust", controller, folder="controllers")
-    ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    ear.bind(("127.0.0.1", 0))
     config = directory / "node" / "node.toml"
     config.write_text(POLICY.format(limited=limited.id, nothing=nothing.id))
     (directory / "disk").write_bytes(bytes(16 << 20))
-    node = programs.node(
-        directory / "node", "--config", str(config), "--block", str(directory / "disk"),
-        "--relay", f"127.0.0.1:{ear.getsockname()[1]}",
-    )  # fmt: skip
-    try:
-        node.start()
+    flags = "--config", str(config), "--block", str(directory / "disk")
+    with listening() as ear, serving(programs.node(directory / "node", *flags, *told_to(ear))) as node:
         yield World(directory, node, owner, friend, limited, nothing, controller, ear)
-    finally:
-        node.close()
-        ear.close()
 
 
 @pytest.fixture(scope="module")

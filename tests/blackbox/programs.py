@@ -6,12 +6,14 @@ import json
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE = 60.0
@@ -81,13 +83,12 @@ class Program:
     def node_id(self) -> int:
         return int(self.ready["node_id"], 16)
 
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
-        """Signal it; return exit code and seconds taken."""
-        began = time.monotonic()
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it; return its exit code."""
         self.process.send_signal(number)
         code = self.process.wait(PATIENCE)
         self.process.stdout.close()
-        return code, time.monotonic() - began
+        return code
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -110,6 +111,29 @@ class Program:
             if sample.partition("{")[0] == name and labels.items() <= found.items():
                 total += value
         return total
+
+
+@contextmanager
+def serving(program: Program) -> Iterator[Program]:
+    """Start it, and kill it at the end, when nothing may have come apart in it."""
+    try:
+        program.start()
+        yield program
+        assert "Traceback" not in program.said()
+    finally:
+        program.close()
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    """Be whom a node announces to, as if we were its relay: `told_to` are its flags."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        yield ear
+
+
+def told_to(ear: socket.socket) -> tuple[str, str]:
+    return "--relay", f"127.0.0.1:{ear.getsockname()[1]}"
 
 
 def node(directory: Path, *flags: str) -> Program:
