@@ -9,6 +9,7 @@ import struct
 
 from fabricbios.dataplane import transfers
 from fabricbios.dataplane.leases import Lease
+from fabricbios.dataplane.operations import Asked, Operation, one_by_one
 from fabricbios.dataplane.slots import Plane
 from fabricbios.model import DpStatus
 
@@ -22,6 +23,11 @@ class Fbmu(transfers.Transfers):
     magic = b"FBMU"
     plane = Plane.FBMU
     unit = 1
+
+    def operations(self) -> tuple[Operation, ...]:
+        """READs and WRITEs of a run are carried out together."""
+        hello, read, write, ping = super().operations()
+        return hello, read._replace(serve_all=self._reads), write._replace(serve_all=self._writes), ping
 
     def greet(self, lease: Lease) -> bytes:
         limits = min(lease.max_read, self.longest_read), min(lease.max_write, self.longest_write)
@@ -41,3 +47,27 @@ class Fbmu(transfers.Transfers):
     def settle(self) -> frozenset[int]:
         """Memory is as durable as it will ever be."""
         return frozenset()
+
+    def _reads(self, lease: Lease, run: int, asked: Asked) -> list[bytes]:
+        """READs of one length, the farthest of which is allowed, are one check, one count and many copies."""
+        length, count = asked.seconds[0], len(asked.seconds)
+        if asked.seconds.count(length) != count or self._refusal_to_read(lease, max(asked.firsts), length) is not None:
+            return one_by_one(self._read, lease, run, asked)
+        self._count_reads(lease, count, length)
+        head, held = transfers.read_head(length), lease.data
+        return [head + held[first : first + length] for first in asked.firsts]
+
+    def _writes(self, lease: Lease, run: int, asked: Asked) -> list[bytes]:
+        """Likewise, if each is later than the one before. Those of a run carry equally much."""
+        length, count, carried = asked.seconds[0], len(asked.seconds), len(asked.data[0])
+        if (
+            asked.seconds.count(length) != count
+            or self._refusal_to_write(lease, max(asked.firsts), length, carried) is not None
+            or not lease.take_writes(asked.nonces)
+        ):
+            return one_by_one(self._write, lease, run, asked)
+        self._count_writes(lease, count, length)
+        held = lease.data
+        for first, data in zip(asked.firsts, asked.data, strict=True):
+            held[first : first + length] = data
+        return [transfers.WRITTEN] * count

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import lt
 from typing import Any
 
 from fabricbios.dataplane.index import SlotIndex
@@ -41,6 +42,7 @@ class Lease:
         "reads",
         "state_at",
         "tag_after",
+        "tags_after",
         "touched",
         "window",
         "words",
@@ -70,7 +72,8 @@ class Lease:
         auth = DpAuth(field("auth"))
         self.has_own_tags = auth != DpAuth.HMAC_HEADER
         self.window = Window(words, slot)
-        self.tag_after = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key")).tag_after
+        tagger = Tagger(auth, SLOT.get(table, slot * SLOT.size, "dp_key"))
+        self.tag_after, self.tags_after = tagger.tag_after, tagger.tags_after
         self.data = data_of(Extent(field("base"), self.length, field("device")))
 
     def is_current(self) -> bool:
@@ -90,6 +93,14 @@ class Lease:
         if nonce <= self.words[self.write_mark_at]:
             return False
         self.words[self.write_mark_at] = nonce
+        return True
+
+    def take_writes(self, nonces: Sequence[int]) -> bool:
+        """Note WRITEs that are about to be carried out one after the other; False, and nothing is noted, unless each
+        is later than the one before."""
+        if nonces[0] <= self.words[self.write_mark_at] or not all(map(lt, nonces, nonces[1:])):
+            return False
+        self.words[self.write_mark_at] = nonces[-1]
         return True
 
     def count_rejects(self, count: int = 1) -> None:

@@ -22,7 +22,8 @@ from fabricbios.dataplane.fbbu import Fbbu, Stores, Sync
 from fabricbios.dataplane.fbmu import Fbmu
 from fabricbios.dataplane.leases import DataOf, Leases
 from fabricbios.dataplane.loop import Channel, serve_until
-from fabricbios.dataplane.responder import PlaneServer, Responder
+from fabricbios.dataplane.operations import PlaneServer
+from fabricbios.dataplane.responder import Responder
 from fabricbios.dataplane.shared import LeaseBoard, Region
 from fabricbios.dataplane.slab import Memory, Slab
 from fabricbios.dataplane.slots import Plane

@@ -7,7 +7,7 @@ walk through all of it, because in CPython a call a datagram costs as much as th
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -18,7 +18,6 @@ from fabricbios.wire.dataplane import DP_HEADER_SIZE
 HEADER = DP_HEADER_SIZE
 RANGE = 12
 """Bytes of the two parameters that READ, WRITE and their BLOCK forms begin with."""
-_REPEATED, _TAG = 12, HEADER - 16
 _KIND = itemgetter(0, 2)
 _WITH_RANGE, _WITHOUT = ">12sI16sQ16xQI", ">12sI16sQQI"
 """Numbers. What a datagram without parameters has for them says nothing, so its tag's bytes do."""
@@ -45,38 +44,51 @@ class Train(NamedTuple):
 
 Numbers = tuple[bytes, int, bytes, int, int, int]
 """magic .. payload_len, request_id, lease_id, nonce, and the two parameters of an op that has them."""
-Pieces = tuple[bytes, bytes, bytes, bytes]
-"""What an answer repeats (request_id, lease_id, nonce), auth_tag, and two pieces of the payload."""
 
 
-Run = tuple[bytes, bytes, Sequence[Numbers], bytes]
-"""Neighbours in a train of one op to one lease with one payload_len: magic .. payload_len, lease_id, numbers and bytes
-of each. A plain tuple, because one is made for each datagram that comes alone."""
+def numbers(datagram: bytes) -> Numbers:
+    """Return the numbers of a datagram of a header at least."""
+    found: Numbers = (_alone if len(datagram) >= HEADER + RANGE else _alone_without)(datagram)
+    return found
 
 
-def runs(data: bytes, size: int) -> Iterable[Run]:
-    """Return the runs of a train of at least headers; one that came alone is spared what looks for neighbours."""
-    if size < len(data):
-        return _neighbours(data, size)
-    numbers = (_alone if size >= HEADER + RANGE else _alone_without)(data)
-    return ((numbers[0], numbers[2], (numbers,), data),)
+class Run(NamedTuple):
+    """Neighbours in a train of one op to one lease with one payload_len: magic .. payload_len, lease_id, the other
+    Numbers of each, and the datagrams themselves."""
+
+    front: bytes
+    lease_id: bytes
+    request_ids: tuple[int, ...]
+    nonces: tuple[int, ...]
+    firsts: tuple[int, ...]
+    seconds: tuple[int, ...]
+    data: bytes
 
 
-def _neighbours(data: bytes, size: int) -> Iterator[Run]:
+def runs(data: bytes, size: int) -> Iterator[Run]:
+    """Yield the runs of a train of datagrams of a header at least."""
+    rows = list(_numbers(size)(data))
+    fronts, _, lease_ids, *_ = zip(*rows, strict=True)
+    if fronts.count(fronts[0]) == len(rows) == lease_ids.count(lease_ids[0]):
+        yield _run(rows, data)  # as is usual: half of what the search for neighbours costs
+        return
     start = 0
-    for (front, lease_id), rows in groupby(_numbers(size)(data), _KIND):
-        numbers = list(rows)
-        stop = start + len(numbers) * size
-        yield front, lease_id, numbers, data[start:stop]
+    for _, alike in groupby(rows, _KIND):
+        some = list(alike)
+        stop = start + len(some) * size
+        yield _run(some, data[start:stop])
         start = stop
 
 
-def questions(numbers: Sequence[Numbers], data: bytes, first: int, second: int) -> Iterable[tuple[Numbers, Pieces]]:
-    """Return the datagrams of a run taken apart: `first` bytes of payload, `second`, then what nobody asked for."""
-    if len(numbers) > 1:
-        return zip(numbers, _pieces(len(data) // len(numbers), first, second)(data), strict=True)
-    end = HEADER + first
-    return ((numbers[0], (data[_REPEATED:_TAG], data[_TAG:HEADER], data[HEADER:end], data[end : end + second])),)
+def _run(rows: Sequence[Numbers], data: bytes) -> Run:
+    fronts, request_ids, lease_ids, nonces, firsts, seconds = zip(*rows, strict=True)
+    return Run(fronts[0], lease_ids[0], request_ids, nonces, firsts, seconds, data)
+
+
+def pieces(data: bytes, size: int, covered: int, end: int) -> Iterator[tuple[bytes, ...]]:
+    """Yield four columns of a run: what an answer repeats (request_id, lease_id, nonce), auth_tag, the payload before
+    byte `covered` of the datagram, and what follows before byte `end`."""
+    return zip(*_pieces(size, covered, end)(data), strict=True)
 
 
 Unpack = Callable[[bytes], Iterator[tuple[Any, ...]]]
@@ -89,5 +101,5 @@ def _numbers(size: int) -> Unpack:
 
 
 @lru_cache(_FORMATS)
-def _pieces(size: int, first: int, second: int) -> Unpack:
-    return struct.Struct(f">12x28s16s{first}s{second}s{size - HEADER - first - second}x").iter_unpack
+def _pieces(size: int, covered: int, end: int) -> Unpack:
+    return struct.Struct(f">12x28s16s{covered - HEADER}s{end - covered}s{size - end}x").iter_unpack

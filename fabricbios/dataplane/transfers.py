@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Set
 
 from fabricbios.dataplane.leases import Lease
-from fabricbios.dataplane.responder import Operation
+from fabricbios.dataplane.operations import Operation
 from fabricbios.dataplane.slots import Plane
 from fabricbios.dataplane.tally import Tally
 from fabricbios.dataplane.trains import HEADER, RANGE
@@ -23,7 +23,13 @@ LIMITS_BESIDE = HEADER + _READ_RESP.size, HEADER + RANGE
 # Enum members cost a lookup each time they are named, and as an index: what a datagram meets is a plain name or number.
 _OK, _INTERNAL, _STALE = int(DpStatus.OK), DpStatus.INTERNAL, DpStatus.STALE_WRITE
 _BAD_LENGTH, _OUT_OF_RANGE = DpStatus.BAD_LENGTH, DpStatus.OUT_OF_RANGE
-_WRITTEN = _status(_OK)
+WRITTEN = _status(_OK)
+"""The payload of the answer to a WRITE that was carried out."""
+
+
+def read_head(length: int) -> bytes:
+    """Return what stands before the data in the answer to a READ of so many units."""
+    return _read_resp(_OK, length)
 
 
 class Transfers(ABC):
@@ -77,34 +83,51 @@ class Transfers(ABC):
 
     def _read(self, lease: Lease, run: int, nonce: int, first: int, second: int, data: bytes) -> bytes:
         offset, length = first * self.unit, second * self.unit
-        if not 0 < length <= lease.max_read or length > self.longest_read:
-            return _refuse_read(self._reject(lease, _BAD_LENGTH))
-        if offset + length > lease.readable:
-            return _refuse_read(self._reject(lease, _OUT_OF_RANGE))
+        refusal = self._refusal_to_read(lease, offset, length)
+        if refusal is not None:
+            return _refuse_read(self._reject(lease, refusal))
         fetched = self.fetch(lease, offset, length)
         if fetched is None:
             return _refuse_read(self._reject(lease, _INTERNAL))
-        lease.reads += 1
-        lease.bytes += length
-        self._tally.bytes_read += length
-        self._statuses[_OK] += 1
+        self._count_reads(lease, 1, length)
         return _read_resp(_OK, second) + fetched
 
     def _write(self, lease: Lease, run: int, nonce: int, first: int, second: int, data: bytes) -> bytes:
         offset, length = first * self.unit, second * self.unit
-        if not 0 < length <= lease.max_write or length > self.longest_write or len(data) != length:
-            return _status(self._reject(lease, _BAD_LENGTH))
-        if offset + length > lease.writable:
-            return _status(self._reject(lease, _OUT_OF_RANGE))
+        refusal = self._refusal_to_write(lease, offset, length, len(data))
+        if refusal is not None:
+            return _status(self._reject(lease, refusal))
         if not lease.take_write(nonce):
             return _status(self._reject(lease, _STALE))
         if not self.store(lease, run, offset, data):
             return _status(self._reject(lease, _INTERNAL))
-        lease.writes += 1
-        lease.bytes += length
-        self._tally.bytes_written += length
-        self._statuses[_OK] += 1
-        return _WRITTEN
+        self._count_writes(lease, 1, length)
+        return WRITTEN
+
+    def _refusal_to_read(self, lease: Lease, offset: int, length: int) -> DpStatus | None:
+        """Say why a range may not be read. One that may, may be read at any smaller offset too."""
+        if not 0 < length <= lease.max_read or length > self.longest_read:
+            return _BAD_LENGTH
+        return _OUT_OF_RANGE if offset + length > lease.readable else None
+
+    def _refusal_to_write(self, lease: Lease, offset: int, length: int, carried: int) -> DpStatus | None:
+        """Say why `carried` bytes may not be written to a range; likewise."""
+        if not 0 < length <= lease.max_write or length > self.longest_write or carried != length:
+            return _BAD_LENGTH
+        return _OUT_OF_RANGE if offset + length > lease.writable else None
+
+    def _count_reads(self, lease: Lease, count: int, length: int) -> None:
+        """Count READs of `length` bytes each that are answered OK."""
+        lease.reads += count
+        lease.bytes += count * length
+        self._tally.bytes_read += count * length
+        self._statuses[_OK] += count
+
+    def _count_writes(self, lease: Lease, count: int, length: int) -> None:
+        lease.writes += count
+        lease.bytes += count * length
+        self._tally.bytes_written += count * length
+        self._statuses[_OK] += count
 
     def _reject(self, lease: Lease, status: DpStatus) -> DpStatus:
         """Count a question that is refused, and say with what."""

@@ -42,3 +42,34 @@ class Window:
         if nonce > highest:
             words[self.highest_at] = nonce
         return None
+
+    def take_all(self, nonces: tuple[int, ...]) -> tuple[DropReason | None, ...]:
+        """Return what take() would say of each in turn. What counts up, as a client does, is taken word by word."""
+        counts_up = bool(nonces) and nonces == tuple(range(nonces[0], nonces[0] + len(nonces)))
+        taken = self._take_row(nonces[0], len(nonces)) if counts_up else 0
+        return (None,) * taken + tuple(map(self.take, nonces[taken:]))
+
+    def _take_row(self, first: int, count: int) -> int:
+        """Mark `count` nonces from `first` on until a word has something against it; return how many were marked."""
+        if first + WINDOW <= self._words[self.highest_at]:
+            return 0
+        nonce, end = first, first + min(count, WINDOW - 8)  # so that no word is met twice
+        while nonce < end:
+            upto = min((nonce | 7) + 1, end)
+            if not self._take_bits(nonce, (1 << upto - nonce) - 1 << (nonce & 7)):
+                break
+            nonce = upto
+        if nonce > first and nonce - 1 > self._words[self.highest_at]:
+            self._words[self.highest_at] = nonce - 1
+        return nonce - first
+
+    def _take_bits(self, nonce: int, bits: int) -> bool:
+        """Mark `bits` of the word that `nonce` is in, if none of them is and the word is not of a later generation."""
+        at, generation = self.first_at + (nonce >> 3 & 127), nonce >> 10
+        word = self._words[at]
+        if word >> 8 < generation:
+            word = generation << 8
+        elif word >> 8 > generation or word & bits:
+            return False
+        self._words[at] = word | bits
+        return True

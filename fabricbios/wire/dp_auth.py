@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fabricbios.errors import LocalMisuse, Unsupported
@@ -12,6 +12,7 @@ from fabricbios.wire.dataplane import DP_HEADER_SIZE, TAGGED_SIZE
 
 Buffer = bytes | bytearray | memoryview
 TagAfter = Callable[[bytes, Buffer], bytes]
+TagsAfter = Callable[[bytes, Iterable[bytes]], list[bytes]]
 TAG_SIZE = 16
 KEY_SIZE = 32
 _OP_AT = 5
@@ -37,19 +38,21 @@ class Tagger:
     """Makes tags with one lease's key. Key schedules are prepared once; each tag copies them.
 
     `tag_after(head, rest)` is the tag over head + rest, where `head` is one of a few: what is hashed by its end is
-    prepared too, which spares BLAKE2s the block of the key.
+    prepared too, which spares BLAKE2s the block of the key. `tags_after(head, rests)` are those of many, for less.
 
     A tagger belongs to one thread. Raise LocalMisuse for a key that is not 32 bytes, Unsupported for a mode whose
     hash function is missing.
     """
 
-    __slots__ = ("mode", "tag_after")
+    __slots__ = ("mode", "tag_after", "tags_after")
 
     def __init__(self, mode: DpAuth, dp_key: bytes) -> None:
         if len(dp_key) != KEY_SIZE:
             raise LocalMisuse(f"a dp_key is {KEY_SIZE} bytes")
         self.mode = DpAuth(mode)
-        self.tag_after: TagAfter = _MAKERS[self.mode](bytes(dp_key))
+        self.tag_after: TagAfter
+        self.tags_after: TagsAfter
+        self.tag_after, self.tags_after = _MAKERS[self.mode](bytes(dp_key))
 
     def tag(self, m: Buffer) -> bytes:
         """Return the 16-byte tag over M."""
@@ -70,7 +73,10 @@ def tag_in(datagram: Buffer) -> bytes:
     return bytes(datagram[_TAG_AT:DP_HEADER_SIZE])
 
 
-def _hmac(dp_key: bytes) -> TagAfter:
+_Makers = tuple[TagAfter, TagsAfter]
+
+
+def _hmac(dp_key: bytes) -> _Makers:
     from cryptography.hazmat.primitives import hashes, hmac  # 33 ms to import: only who needs it
 
     begun = _Begun(hmac.HMAC(dp_key, hashes.SHA256()))
@@ -81,10 +87,18 @@ def _hmac(dp_key: bytes) -> TagAfter:
         tag: bytes = h.finalize()[:TAG_SIZE]
         return tag
 
-    return make
+    def make_all(head: bytes, rests: Iterable[bytes]) -> list[bytes]:
+        copy, tags = begun[head].copy, []
+        for rest in rests:
+            h = copy()
+            h.update(rest)
+            tags.append(h.finalize()[:TAG_SIZE])
+        return tags
+
+    return make, make_all
 
 
-def _blake2s(dp_key: bytes) -> TagAfter:
+def _blake2s(dp_key: bytes) -> _Makers:
     begun = _Begun(hashlib.blake2s(digest_size=TAG_SIZE, key=dp_key))
 
     def make(head: bytes, rest: Buffer) -> bytes:
@@ -93,10 +107,18 @@ def _blake2s(dp_key: bytes) -> TagAfter:
         tag: bytes = h.digest()
         return tag
 
-    return make
+    def make_all(head: bytes, rests: Iterable[bytes]) -> list[bytes]:
+        copy, tags = begun[head].copy, []
+        for rest in rests:
+            h = copy()
+            h.update(rest)
+            tags.append(h.digest())
+        return tags
+
+    return make, make_all
 
 
-def _siphash(dp_key: bytes) -> TagAfter:
+def _siphash(dp_key: bytes) -> _Makers:
     # PyNaCl's own crypto_shorthash_siphashx24 checks and allocates for longer than the hash takes.
     from nacl._sodium import ffi, lib  # 40 ms to import: only who needs it
 
@@ -112,7 +134,10 @@ def _siphash(dp_key: bytes) -> TagAfter:
         tag: bytes = made[:]
         return tag
 
-    return make
+    def make_all(head: bytes, rests: Iterable[bytes]) -> list[bytes]:
+        return [make(head, rest) for rest in rests]
+
+    return make, make_all
 
 
 class _Begun(dict[bytes, Any]):
@@ -132,7 +157,7 @@ class _Begun(dict[bytes, Any]):
         return begun
 
 
-_MAKERS: dict[DpAuth, Callable[[bytes], TagAfter]] = {
+_MAKERS: dict[DpAuth, Callable[[bytes], _Makers]] = {
     DpAuth.HMAC_HEADER: _hmac,
     DpAuth.HMAC_FULL: _hmac,
     DpAuth.BLAKE2S_FULL: _blake2s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -83,6 +84,58 @@ def test_the_server_is_the_model(data: st.DataObject, auth: DpAuth, rights: int)
         state, rig.now = data.draw(STATES), data.draw(CLOCKS)
         rig.table.set_state(slot, state)
         held_against(rig, model, batch, state)
+
+
+@st.composite
+def trains(draw: st.DrawFn, auth: DpAuth) -> list[list[bytes]]:
+    """Return some batches of one op and one length each, long enough to be looked at together, odd in few or in all."""
+    nonce, made = draw(st.sampled_from((0, 0, 5000, 2**64 - 40))), []
+    for _ in range(draw(st.integers(1, 3))):
+        op, length, count = draw(st.sampled_from((DpOp.READ, DpOp.WRITE))), draw(LENGTHS), draw(st.integers(7, 20))
+        odd = dict([draw(ODDITIES)])
+        odd_ones = draw(st.sets(st.integers(0, count - 1), max_size=2) | st.just(set(range(count))))
+        made.append([])
+        for i in range(count):
+            nonce = max(0, min(2**64 - 1, nonce + (draw(STEPS) if i in odd_ones else 1)))
+            offset = draw(st.integers(0, 64))
+            made[-1].append(datagram(auth, nonce, op, offset, length, odd if i in odd_ones else {}))
+        if draw(st.booleans()):
+            made.append(draw(st.sampled_from((made[-1], made[-1][::-1]))))  # once more, and the other way round
+    return made
+
+
+@given(st.data(), st.sampled_from(DpAuth), st.sampled_from((0, 1, 2, 3, 3, 3)))
+def test_the_server_is_the_model_for_long_trains(data: st.DataObject, auth: DpAuth, rights: int) -> None:
+    rig, lease = FbmuRig(), LEASE._replace(auth=auth, rights=rights)
+    slot, model = rig.open(lease), Model(lease, bytearray(rig.bytes))
+    for batch in data.draw(trains(auth)):
+        state, rig.now = data.draw(STATES), data.draw(CLOCKS)
+        rig.table.set_state(slot, state)
+        held_against(rig, model, batch, state)
+
+
+@pytest.mark.parametrize("auth", DpAuth)
+@pytest.mark.parametrize("name", ODD_VALUES)
+@pytest.mark.parametrize("odd_ones", [(3,), range(16)], ids=["one", "all"])
+def test_each_oddity_in_a_train(auth: DpAuth, name: str, odd_ones: Sequence[int]) -> None:
+    for value, op in itertools.product(ODD_VALUES[name], (DpOp.READ, DpOp.WRITE)):
+        rig, lease = FbmuRig(), LEASE._replace(auth=auth)
+        rig.open(lease)
+        train = [datagram(auth, i + 1, op, 8 * i, 16, {name: value} if i in odd_ones else {}) for i in range(16)]
+        model = Model(lease, bytearray(rig.bytes))
+        for batch in (train, train):  # which is then replayed
+            held_against(rig, model, batch, SlotState.ACTIVE)
+
+
+@pytest.mark.parametrize("op", [DpOp.HELLO, DpOp.PING])
+@pytest.mark.parametrize("state", [SlotState.ACTIVE, SlotState.ENDED, SlotState.FENCED])
+def test_trains_of_other_questions(op: DpOp, state: SlotState) -> None:
+    rig = FbmuRig()
+    rig.table.set_state(rig.open(), state)
+    named = LEASE.lease_id.to_bytes(16, "big") if op == DpOp.HELLO else b""
+    train = [question(op, bytes(16) if named and i == 9 else named, i) for i in range(17)]
+    held_against(rig, Model(LEASE, bytearray(rig.bytes)), train, state)
+    assert rig.drops() == {"malformed": 2 if named else 1}
 
 
 @pytest.mark.parametrize("auth", DpAuth)

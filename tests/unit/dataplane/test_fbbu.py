@@ -249,6 +249,19 @@ def test_what_could_not_be_made_durable_is_never_acknowledged(rig: FbbuRig, flus
     assert status_of(rig.ask(write_block(0, ONE, 2, lease_id=2))) == DpStatus.OK
 
 
+def test_a_long_train_is_written_and_read_and_not_acknowledged_where_it_failed(rig: FbbuRig, flushes: Flushes) -> None:
+    rig.open()
+    blocks = [bytes([i]) * BLOCK_SIZE for i in range(20)]
+    written = [write_block(i, block, 1 + i) for i, block in enumerate(blocks)]
+    assert [status_of(answer) for answer in rig.ask_together(written)] == [DpStatus.OK] * 20
+    answers = rig.ask_together([read_block(i + 14, 1, 21 + i, padding=508) for i in range(20)])
+    assert [answer[64:] for answer in answers] == blocks[14:] + [bytes(BLOCK_SIZE)] * 12 + [b""] * 2
+    assert flushes.calls == 1
+    flushes.fails = True
+    again = rig.ask_together([write_block(i, ONE, 41 + i) for i in range(20)])
+    assert (again, rig.drops()) == ([], {"internal": 20})
+
+
 def test_errors_are_counted_by_store_and_by_what_failed(
     rig: FbbuRig, flushes: Flushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,43 @@ def test_it_is_the_model(sequence: list[int]) -> None:
             assert nonce in seen or highest - nonce > 1007
 
 
+@st.composite
+def rows_of_nonces(draw: st.DrawFn) -> list[tuple[int, ...]]:
+    """What comes in trains: rows that count up, as long as the window or longer, again, overlapping, and other ones."""
+    out: list[tuple[int, ...]] = []
+    for first in draw(nonces()):
+        count = draw(st.sampled_from([1, 2, 7, 8, 9, 64, 1015, 1016, 1017, 1024, 1030]))
+        row = tuple(range(first, min(first + count, TOP + 1)))
+        at = draw(st.integers(0, len(row) - 1))
+        out.append(
+            draw(st.sampled_from([row, row, row, row[::-1], row[:at] + row[at + 1 :], (*row[: at + 1], row[at])]))
+        )
+    return out
+
+
+@given(rows_of_nonces())
+@example([()])
+@example([(1000, 1001), tuple(range(990, 1010))])
+@example([(5000,), tuple(range(3970, 4000)), tuple(range(4990, 5030))])
+@example([tuple(range(1, 2000)), tuple(range(1, 2000))])
+@example([(8,), (3,), (1, 2, 3, 4)])
+def test_a_row_is_taken_as_one_by_one(rows: list[tuple[int, ...]]) -> None:
+    raw, plain_raw = bytearray(2 * SLOT.size), bytearray(2 * SLOT.size)
+    held, plain = (Window(memoryview(buffer).cast("Q"), 1) for buffer in (raw, plain_raw))
+    for row in rows:
+        assert held.take_all(row) == tuple(plain.take(nonce) for nonce in row)
+        assert raw == plain_raw
+
+
+def test_a_word_that_was_marked_first_ends_a_row() -> None:
+    """XDP marks the window's word, then raises `highest`: between the two only the word knows of a nonce."""
+    words = memoryview(bytearray(2 * SLOT.size)).cast("Q")
+    held = Window(words, 1)
+    words[held.first_at + 1] = 1 << 3
+    assert held.take_all(tuple(range(5, 13))) == (None,) * 6 + (DropReason.REPLAYED, None)
+    assert words[held.highest_at] == 12
+
+
 def test_the_reasons_are_told_apart() -> None:
     held = window()
     assert [held.take(n) for n in (2000, 2000, 976, 993)] == [None, DropReason.REPLAYED, DropReason.TOO_OLD, None]

@@ -75,6 +75,10 @@ def test_what_is_prepared_after_a_head_is_the_tag_of_the_whole(mode):
         head = bytes(range(length))
         assert tagger.tag_after(head, b"rest") == tagger.tag(head + b"rest")
         assert tagger.tag_after(head, memoryview(b"")) == tagger.tag(head)
+        assert tagger.tags_after(head, iter([b"rest", b"", b"rest"])) == [
+            tagger.tag(head + m) for m in (b"rest", b"", b"rest")
+        ]
+    assert tagger.tags_after(b"head", []) == []
     assert tagger.mode is mode
 
 
