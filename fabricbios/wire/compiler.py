@@ -227,19 +227,18 @@ class _Decoding:
 class _Encoding:
     """Writes the encoder of one struct: checks first, then one join of packed runs and byte strings.
 
-    `header` are the codes of a TLV's `tag` and length, "" where the struct stands alone. Where all is of fixed size
-    they are part of its one run.
+    The first run begins with what was `put` there before.
     """
 
-    def __init__(self, cls: type[Struct], header: str = "", tag: int = 0) -> None:
+    def __init__(self, cls: type[Struct]) -> None:
         self.cls, self.text, self.run = cls, _Text(cls), _Run()
         self.parts: list[str] = []
         self.sections = 0
-        self.tag, self.header = tag, header
-        if header and all(isinstance(i.kind, FixedKind) and not (i.when or i.tail) for i in cls.ITEMS.values()):
-            self.run.put(header, struct.calcsize(">" + header), "header")
-            self.run.values += [str(tag), str(cls.least())]
-            self.header = ""
+
+    def put(self, codes: str, *values: int) -> None:
+        """Begin with these numbers."""
+        self.run.put(codes, struct.calcsize(">" + codes), "header")
+        self.run.values += map(str, values)
 
     def function(self) -> tuple[Callable[..., Any], str]:
         names = "".join(f"f_{n}, " for n in self.cls.FIELDS)
@@ -257,10 +256,6 @@ class _Encoding:
 
     def _finish(self) -> None:
         self._flush()
-        if self.header:
-            pack = self.text.name("pack", struct.Struct(">" + self.header).pack)
-            self.text.add(f"out = {self._joined()}", f"return {pack}({self.tag}, len(out)) + out")
-            return
         if not self.cls.LIMIT:
             self.text.add(f"return {self._joined()}")
             return
@@ -372,9 +367,20 @@ def codec(cls: type[Struct]) -> Codec:
     return made
 
 
-def tagged_encoder(cls: type[Struct], header: str, tag: int) -> Callable[[Any, Rules], bytes]:
-    """Compile the encoder of a TLV: `header` are struct's codes of its tag and its length, which come first."""
-    return _Encoding(cls, header, tag).function()[0]
+def tagged_encoder(cls: type[Struct], codes: str, tag: int) -> Callable[[Any, Rules], bytes]:
+    """Return the encoder of a TLV with its header: `codes` are struct's, of the tag and of the length. A value that is
+    always as long is packed together with its header."""
+    if all(isinstance(f.kind, FixedKind) and not f.when and not f.tail for f in cls.ITEMS.values()) and not cls.LIMIT:
+        whole = _Encoding(cls)
+        whole.put(codes, tag, cls.least())
+        return whole.function()[0]
+    header, encode = struct.Struct(">" + codes).pack, codec(cls).encode
+
+    def tagged(value: Any, rules: Rules) -> bytes:
+        body = encode(value, rules)
+        return header(tag, len(body)) + body
+
+    return tagged
 
 
 def source_of(cls: type[Struct]) -> str:

@@ -5,6 +5,8 @@ import pytest
 from fabricbios.errors import LocalMisuse, WireError
 from fabricbios.wire import (
     BINDING_TLVS,
+    CAVEATS,
+    LEASE_INTENT_TLVS,
     BindingTlvs,
     Certificate,
     Depth,
@@ -83,6 +85,22 @@ def test_a_tlv_outside_of_a_message():
         BINDING_TLVS.pack_one(Generation(1 << 32))
     with pytest.raises(LocalMisuse):
         BINDING_TLVS.pack_one(NvmeofNqn("n" * 70_000))
+
+
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        (BINDING_TLVS, Generation(7)),
+        (BINDING_TLVS, Reason("")),
+        (BINDING_TLVS, NvmeofNqn("nqn.é")),
+        (LEASE_INTENT_TLVS, LeaseIntentKvCache(bytes(32), 1, 4096, 0)),
+        (LEASE_INTENT_TLVS, LeaseIntentKvCache(bytes(32), 1, 4096, 0, 1, 9)),
+        (CAVEATS, Depth(3)),
+    ],
+)
+def test_a_tlv_is_its_tag_its_length_and_its_value(table, value):
+    body = value.pack()
+    assert table.pack_one(value) == value.TAG.to_bytes(1 if table.narrow else 2) + len(body).to_bytes(2) + body
 
 
 def test_an_error_result_gives_its_reason():
