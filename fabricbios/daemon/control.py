@@ -63,7 +63,7 @@ class Control:
     def _heard(self) -> None:
         if self._asked:
             self._asked = False
-            self.loop.pump()
+            self.loop.answer()
 
     def answered(self, peer: StreamPeer) -> None:
         """Called when a control answer leaves."""

@@ -18,7 +18,7 @@ _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERRO
 _encode = json.JSONEncoder().encode
 
 Line = Callable[[float, int, str, str], str]  # created (Unix s), level, logger's name, message
-Said = tuple[int, str]  # level, message
+Said = tuple[float, int, str]  # created, level, message
 
 
 def _journal(created: float, level: int, name: str, message: str) -> str:
@@ -75,11 +75,11 @@ _output: _Output | None = None
 def say_all(logger: logging.Logger, said: Iterable[Said]) -> None:
     """Log each under `logger`, all with one write. Before `set_up` this is `Logger.log`."""
     if _output is None:
-        for level, message in said:
+        for _, level, message in said:
             logger.log(level, "%s", message)
         return
-    now, line, name = time.time(), _output.line, logger.name
-    lines = [line(now, level, name, message) for level, message in said if logger.isEnabledFor(level)]
+    line, name = _output.line, logger.name
+    lines = [line(created, level, name, message) for created, level, message in said if logger.isEnabledFor(level)]
     if lines:
         _output.write("\n".join(lines) + "\n")
 

@@ -27,6 +27,7 @@ from fabricbios.transport.server import QuicServer
 
 log = logging.getLogger("fabricbios.node")
 T = TypeVar("T")
+TIDY_SECONDS = 0.02  # less than from any request to a deadline that it makes
 LONGEST_SLEEP_NS = 5 * NS  # CLOCK_BOOTTIME runs on while we are suspended, the event loop's clock does not
 Recording = Record | Do | Undo
 _PROBLEMS = frozenset({"effect.failed", "lease.fenced"})
@@ -53,7 +54,7 @@ class NodeLoop:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ns = 0  # when it fires, CLOCK_BOOTTIME
-        self._tidying: asyncio.Handle | None = None
+        self._tidying: asyncio.TimerHandle | None = None
         self._running = 0  # slow effects under way
         self._recording = 0  # of them, those that write: core cannot list yet what they say
         self.faults = 0
@@ -80,16 +81,25 @@ class NodeLoop:
 
     def _pump(self, first: Callable[[], None]) -> None:
         first()
+        self._work()
+        self._tidy()
+
+    def _work(self) -> None:
         self._pins.write_due(self.trust)
         at = now()
         self._carry_out()
         self._send(at)
+
+    def answer(self) -> None:
+        """As `pump`, for requests: who asked does not wait for what nobody waits for, and once does for many."""
+        self._guarded(self._work)
         if self._tidying is None:
-            self._tidying = self._loop.call_soon(self._guarded, self._tidy)
+            self._tidying = self._loop.call_later(TIDY_SECONDS, self._guarded, self._tidy)
 
     def _tidy(self) -> None:
-        """What nobody waits for, in the turn after the answers left: who asked can go on meanwhile."""
-        self._tidying = None
+        if self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
         self._tell()
         self._arm()
         self._changed()
@@ -242,7 +252,6 @@ class NodeLoop:
         for record in self.node.fence_rest(now()):
             self._fence(record)
         self._send(now())
-        self._tell()
 
     def _fence(self, record: Record) -> None:
         """Without this entry the successor tears the lease down again, or adopts it: no reason to stop stopping."""
@@ -254,6 +263,7 @@ class NodeLoop:
             log.error("lease %s: the journal does not take it: %s", lease_id, e)
 
     def stop(self) -> None:
+        self._tell()
         for handle in (self._timer, self._tidying):
             if handle is not None:
                 handle.cancel()
@@ -267,4 +277,8 @@ def _without_journal(effect: Effect, result: Result | OSError, error: OSError) -
 
 def _told(event: AuditEvent) -> Said:
     level = logging.WARNING if event.name in _PROBLEMS else logging.INFO
-    return level, f"{event.name} lease={event.lease_id:032x} peer={event.peer:032x} {event.detail}"
+    return (
+        event.unix_ms / 1000,
+        level,
+        f"{event.name} lease={event.lease_id:032x} peer={event.peer:032x} {event.detail}",
+    )

@@ -14,6 +14,7 @@ import pytest
 from fabricbios.daemon import log
 
 LOGGER = logging.getLogger("fabricbios.node")
+AT = 1_800_000_000.125
 SAID = 'lease.bound lease=01 "quoted"\nand more'
 
 
@@ -57,7 +58,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
 def test_a_line_is_what_the_logger_writes(form: str, output: Output) -> None:
     output.set_up(form)
     LOGGER.log(logging.WARNING, "%s", SAID)
-    log.say_all(LOGGER, [(logging.WARNING, SAID)])
+    log.say_all(LOGGER, [(AT, logging.WARNING, SAID)])
     theirs, ours = (
         re.sub(r"[\d:.,-]{9,}", "TIME", line) for line in map(str, ("".join(output.writes[:-1]), output.writes[-1]))
     )
@@ -66,31 +67,31 @@ def test_a_line_is_what_the_logger_writes(form: str, output: Output) -> None:
 
 def test_the_forms(output: Output) -> None:
     output.set_up("json")
-    log.say_all(LOGGER, [(logging.INFO, SAID)])
+    log.say_all(LOGGER, [(AT, logging.INFO, SAID)])
     told: dict[str, Any] = json.loads(output.writes.pop())
-    assert told.pop("time") > 1e9
+    assert told.pop("time") == AT
     assert told == {"level": "info", "name": "fabricbios.node", "message": SAID}
     output.set_up("journal")
-    log.say_all(LOGGER, [(logging.WARNING, SAID)])
+    log.say_all(LOGGER, [(AT, logging.WARNING, SAID)])
     assert output.writes.pop() == '<4>fabricbios.node: lease.bound lease=01 "quoted" | and more\n'
 
 
 def test_lines_of_a_moment_are_one_write_and_what_is_too_quiet_is_none(output: Output) -> None:
     output.set_up("journal")
-    log.say_all(LOGGER, [(logging.INFO, "one"), (logging.DEBUG, "no"), (logging.ERROR, "two")])
-    log.say_all(LOGGER, [(logging.DEBUG, "no")])
+    log.say_all(LOGGER, [(AT, logging.INFO, "one"), (AT, logging.DEBUG, "no"), (AT, logging.ERROR, "two")])
+    log.say_all(LOGGER, [(AT, logging.DEBUG, "no")])
     assert output.writes == ["<6>fabricbios.node: one\n<3>fabricbios.node: two\n"]
 
 
 def test_an_output_that_is_gone_stops_nobody(output: Output) -> None:
     output.set_up("text")
     output.broken = True
-    log.say_all(LOGGER, [(logging.INFO, "lost")])
+    log.say_all(LOGGER, [(AT, logging.INFO, "lost")])
 
 
 def test_before_it_is_set_up_the_logger_has_them(output: Output, caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger().addHandler(caplog.handler)
     LOGGER.setLevel(logging.INFO)
-    log.say_all(LOGGER, [(logging.INFO, "100 % one")])
+    log.say_all(LOGGER, [(AT, logging.INFO, "100 % one")])
     LOGGER.setLevel(logging.NOTSET)
     assert caplog.messages == ["100 % one"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from fabricbios.core.audit import AuditEvent
 from fabricbios.core.effects import Do, Effect, Record, Undo
 from fabricbios.core.node import Close, Reset
 from fabricbios.daemon.clock import now
@@ -288,14 +290,12 @@ def test_a_timer_that_is_early_enough_is_kept_and_a_late_one_replaced() -> None:
         for deadline in (ahead + 3 * NS, ahead + 4 * NS, ahead + 2 * NS, ahead - NS, ahead - NS, ahead + 1000 * NS):
             node.next_deadline = lambda deadline=deadline: deadline  # type: ignore[method-assign,misc]
             loop.pump()
-            loop._tidy()
             armed.append(loop._timer)
         assert armed[0] is armed[1]
         assert armed[1] is not armed[2] is not armed[3]
         assert armed[3] is armed[4] is armed[5]
         assert [timer.cancelled() for timer in armed[1:4] if timer] == [True, True, False]
         loop._tick()
-        loop._tidy()
         assert loop._timer is not None
         assert loop._timer.when() <= asyncio.get_running_loop().time() + 5
         loop.stop()
@@ -318,11 +318,34 @@ def test_a_fault_in_the_timers_turn_does_not_end_all_further_ones() -> None:
         late = loop._timer
         node.handle_timer, node.next_deadline = lambda _: None, lambda: now().boot_ns + NS  # type: ignore[method-assign,assignment,misc]
         loop.pump()
-        await asyncio.sleep(0)
         assert late.cancelled()
         loop.stop()
 
     asyncio.run(body())
+
+
+def test_what_nobody_waits_for_comes_once_for_many_answers_and_is_never_lost(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        node, changes = StubNode(), []
+        due = [AuditEvent(1, "one"), AuditEvent(2, "two"), AuditEvent(3, "three")]
+        node.events = lambda: [due.pop(0)] if due else []  # type: ignore[method-assign]
+        parts: Any = (node, StubTrust(), StubPins(), Held(cast(Any, None), {}), StubJournal([]), None)
+        loop = NodeLoop(*parts, changed=lambda: changes.append(len(due)))
+        for _ in range(3):
+            loop.answer()
+        assert not changes
+        while not changes:
+            await asyncio.sleep(0.001)
+        loop.answer()
+        loop.pump()
+        loop.answer()
+        loop.stop()
+        assert changes == [2, 1]
+        assert not due
+
+    caplog.set_level(logging.INFO, "fabricbios.node")
+    asyncio.run(body())
+    assert [message.split()[0] for message in caplog.messages] == ["one", "two", "three"]
 
 
 class StubServer:
