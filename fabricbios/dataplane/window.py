@@ -53,7 +53,7 @@ class Window:
         """Mark `count` nonces from `first` on until a word has something against it; return how many were marked."""
         if first + WINDOW <= self._words[self.highest_at]:
             return 0
-        nonce, end = first, first + min(count, WINDOW - 8)  # so that no word is met twice
+        nonce, end = first, first + count
         while nonce < end:
             upto = min((nonce | 7) + 1, end)
             if not self._take_bits(nonce, (1 << upto - nonce) - 1 << (nonce & 7)):

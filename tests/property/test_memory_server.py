@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fbmu_rig import LEASE, LENGTH, FbmuRig, question, read
+from fbmu_rig import LEASE, LENGTH, FbmuRig, question, read, write
 from hypothesis import given
 from hypothesis import strategies as st
 from plane_model import Model
@@ -73,6 +73,7 @@ def held_against(rig: FbmuRig, model: Model, batch: list[bytes], state: SlotStat
     assert rig.ask_together(batch) == [answer for answer in expected if answer is not None]
     assert rig.bytes == model.data
     assert rig.drops() == {reason: n for reason, n in model.drops.items() if n}
+    assert sum(rig.tally.requests) == model.statuses.total()
     assert {status: rig.tally.statuses[status] for status in DpStatus if rig.tally.statuses[status]} == model.statuses
 
 
@@ -125,6 +126,30 @@ def test_each_oddity_in_a_train(auth: DpAuth, name: str, odd_ones: Sequence[int]
         model = Model(lease, bytearray(rig.bytes))
         for batch in (train, train):  # which is then replayed
             held_against(rig, model, batch, SlotState.ACTIVE)
+
+
+def reads(*lengths: int) -> list[bytes]:
+    return [read(8 * i, length, i + 1, 64 - length) for i, length in enumerate(lengths)]
+
+
+def writes(*nonces: int) -> list[bytes]:
+    return [write(4 * i, bytes([nonce] * 8), nonce) for i, nonce in enumerate(nonces)]
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        reads(*[8] * 9, 0, 16, *[8] * 9),
+        writes(*range(20, 0, -1)),
+        writes(*range(1, 9), 12, 9, 10, 11, *range(13, 20)),
+        [*writes(*range(1, 9)), *writes(*range(3, 12))],
+    ],
+    ids=["lengths", "backwards", "one too early", "some twice"],
+)
+def test_trains_that_are_not_of_a_piece(train: list[bytes]) -> None:
+    rig = FbmuRig()
+    rig.open()
+    held_against(rig, Model(LEASE, bytearray(rig.bytes)), train, SlotState.ACTIVE)
 
 
 @pytest.mark.parametrize("op", [DpOp.HELLO, DpOp.PING])
