@@ -129,7 +129,7 @@ def test_each_oddity_in_a_train(auth: DpAuth, name: str, odd_ones: Sequence[int]
 
 
 def reads(*lengths: int) -> list[bytes]:
-    return [read(8 * i, length, i + 1, 64 - length) for i, length in enumerate(lengths)]
+    return [read(8 * i, length, i + 1, 64) for i, length in enumerate(lengths)]
 
 
 def writes(*nonces: int) -> list[bytes]:
@@ -137,19 +137,22 @@ def writes(*nonces: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    "train",
+    "batches",
     [
-        reads(*[8] * 9, 0, 16, *[8] * 9),
-        writes(*range(20, 0, -1)),
-        writes(*range(1, 9), 12, 9, 10, 11, *range(13, 20)),
-        [*writes(*range(1, 9)), *writes(*range(3, 12))],
+        [reads(*[8] * 9, 0, 16, *[8] * 9)],
+        [writes(*range(20, 0, -1))],
+        [writes(*range(1, 9), 12, 9, 10, 11, *range(13, 20))],
+        [writes(*range(1, 9)), writes(*range(3, 12))],
+        [writes(100), writes(*range(50, 60)), writes(*range(95, 105))],
     ],
-    ids=["lengths", "backwards", "one too early", "some twice"],
+    ids=["lengths", "backwards", "one too early", "some twice", "late"],
 )
-def test_trains_that_are_not_of_a_piece(train: list[bytes]) -> None:
+def test_trains_that_are_not_of_a_piece(batches: list[list[bytes]]) -> None:
     rig = FbmuRig()
     rig.open()
-    held_against(rig, Model(LEASE, bytearray(rig.bytes)), train, SlotState.ACTIVE)
+    model = Model(LEASE, bytearray(rig.bytes))
+    for batch in batches:
+        held_against(rig, model, batch, SlotState.ACTIVE)
 
 
 @pytest.mark.parametrize("op", [DpOp.HELLO, DpOp.PING])

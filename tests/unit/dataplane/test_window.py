@@ -66,6 +66,7 @@ def rows_of_nonces(draw: st.DrawFn) -> list[tuple[int, ...]]:
 @example([(5000,), tuple(range(3970, 4000)), tuple(range(4990, 5030))])
 @example([tuple(range(1, 2000)), tuple(range(1, 2000))])
 @example([(8,), (3,), (1, 2, 3, 4)])
+@example([(2000,), tuple(range(977, 1000))])
 def test_a_row_is_taken_as_one_by_one(rows: list[tuple[int, ...]]) -> None:
     raw, plain_raw = bytearray(2 * SLOT.size), bytearray(2 * SLOT.size)
     held, plain = (Window(memoryview(buffer).cast("Q"), 1) for buffer in (raw, plain_raw))
@@ -80,6 +81,9 @@ def test_a_word_that_was_marked_first_ends_a_row() -> None:
     held = Window(words, 1)
     words[held.first_at + 1] = 1 << 3
     assert held.take_all(tuple(range(5, 13))) == (None,) * 6 + (DropReason.REPLAYED, None)
+    assert words[held.highest_at] == 12
+    words[held.first_at + 4] = 1 << 3 | 1 << 4
+    assert held.take_all((35, 36)) == (DropReason.REPLAYED,) * 2
     assert words[held.highest_at] == 12
 
 
