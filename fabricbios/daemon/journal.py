@@ -17,6 +17,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ log = logging.getLogger("fabricbios.journal")
 Entry = dict[str, Any]
 _COMPACT_AFTER = 50_000  # lines beyond the last compaction
 _HOLE = bytes(512)  # no sector of a line's text is zeros
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # json.dumps makes one each time
 
 
 class Journal:
@@ -109,8 +109,21 @@ class Journal:
 
 
 def _line(entry: Entry) -> bytes:
-    text = _encode(entry).encode()
+    text = _text(entry).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _text(value: Any) -> str:
+    """Return JSON without blanks. Entries are small and flat, and json makes an encoder for each of them."""
+    if type(value) is str:
+        return encode_basestring_ascii(value)
+    if type(value) is int:
+        return str(value)
+    if type(value) is dict:
+        return f"{{{','.join([f'{encode_basestring_ascii(key)}:{_text(of)}' for key, of in value.items()])}}}"
+    if type(value) is list:
+        return f"[{','.join(map(_text, value))}]"
+    return json.dumps(value)
 
 
 def _write_whole(fd: int, data: bytes) -> None:

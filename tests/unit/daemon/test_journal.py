@@ -1,9 +1,10 @@
+import json
 import logging
 from pathlib import Path
 
 import pytest
 
-from fabricbios.daemon.journal import Journal
+from fabricbios.daemon.journal import Journal, _text
 from fabricbios.errors import ConfigError
 
 
@@ -184,3 +185,15 @@ def test_a_compaction_that_failed_leaves_the_file_and_is_not_tried_at_every_turn
     journal.append([{"n": 3}], durable=False)
     journal.close()
     assert reopened(path) == [{"n": n} for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"a": 1, 'q"\\': 'quoted "\\\n\x00 \u00e9\u20ac'},
+        {"plan": ["one", "two"], "none": [], "deep": {"x": [True, None, -1.5]}},
+    ],
+)
+def test_a_line_is_json_as_json_writes_it(entry):
+    assert _text(entry) == json.dumps(entry, separators=(",", ":"))
