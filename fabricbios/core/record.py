@@ -67,8 +67,8 @@ def lease_entry(kept: Kept) -> Entry:
         "v": VERSION, "rec": "lease", "id": hex128(s.lease_id), "resource_id": hex128(s.resource_id),
         "kind": int(s.kind), "binding": int(s.binding), "size": s.size, "holder": hex128(s.holder),
         "generation": s.generation, "dp_auth": int(s.dp_auth), "rights": s.rights, "expires_ns": s.expires_ns,
-        "reached": s.reached, "wishes": LeaseIntentTlvs(s.wishes).pack().hex(), "plan": list(kept.plan),
-        "grace_ns": kept.grace_ns, "ends_unix": kept.ends_unix, "boot": kept.boot,
+        "reached": s.reached, "wishes": LeaseIntentTlvs(s.wishes).pack().hex() if s.wishes else "",
+        "plan": list(kept.plan), "grace_ns": kept.grace_ns, "ends_unix": kept.ends_unix, "boot": kept.boot,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ Order of stores, also on processors that keep none by themselves (arm64): nobody
 that points to it, and where he loads of the slot depends on what he loaded of the index, which every processor but
 Alpha keeps in order (Documentation/memory-barriers.txt, "address-dependency barriers"). So the writer alone needs a
 barrier, between the last store into the slot and the entry: `_open`. That a system call lies between two stores would
-not do, as entering the kernel orders nothing on arm64; `fence` is the call that promises it.
+not do, as entering the kernel orders nothing on arm64; `store_fence` is the call that promises it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fabricbios.dataplane.keys import KeySchedule
 from fabricbios.errors import LocalMisuse
-from fabricbios.hw.syscalls import fence
+from fabricbios.hw.syscalls import store_fence
 from fabricbios.layout import Field, Layout
 from fabricbios.model import DpAuth
 
@@ -280,7 +280,7 @@ class SlotTable:
         """State after content, for a successor of who is killed between them; index after both, for the readers."""
         self._fill(slot, lease)
         self._words[slot * _WORDS + _STATE] = _ACTIVE
-        fence()
+        store_fence()
         self._publish(lease.lease_id, slot)
         return slot
 

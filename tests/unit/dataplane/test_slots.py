@@ -112,7 +112,7 @@ def test_a_slot_is_whole_and_open_before_an_index_points_to_it(monkeypatch: pyte
             seen.append("removed")
 
     table = SlotTable(buffer, [Reader()])
-    monkeypatch.setattr(slots, "fence", lambda: seen.append("barrier"))
+    monkeypatch.setattr(slots, "store_fence", lambda: seen.append("barrier"))
     table.install(LEASE, 0)
     table.rekey(LEASE._replace(dp_key=b"n" * 32), 0)
     lease_id = LEASE.lease_id.to_bytes(16, "big")

@@ -61,6 +61,15 @@ def test_a_fence_where_there_is_no_membarrier_goes_through_the_scheduler(monkeyp
     assert yields
 
 
+def test_stores_are_fenced_where_the_processor_keeps_no_order(monkeypatch) -> None:
+    fences: list[int] = []
+    monkeypatch.setattr(syscalls, "fence", lambda: fences.append(1))
+    for machine, wanted in (("x86_64", []), ("s390x", []), ("aarch64", [1]), ("unheard of", [1, 1])):
+        monkeypatch.setattr(syscalls, "_MACHINE", machine)
+        syscalls.store_fence()
+        assert fences == wanted
+
+
 def test_fences_are_not_heard_where_there_is_no_membarrier(monkeypatch) -> None:
     assert syscalls.hear_fences()
     monkeypatch.setattr(syscalls, "_syscall", lambda *_: -1)
