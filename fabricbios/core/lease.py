@@ -95,11 +95,18 @@ class Lease:
 
     def kept(self) -> Kept | None:
         """Return what the journal must hold of this lease now, None for nothing."""
-        if self.state is FREE or not self._written:
+        stage = self._stage()
+        if self.state is FREE or not stage:
             return None
-        cause = self.cause.value if self.cause and self._written in ("down", "fenced") else ""
-        revoke_ns = self.revoke_ns if self._written == "warned" else 0
-        return Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot, self._written, revoke_ns, cause)
+        cause = self.cause.value if self.cause and stage in ("down", "fenced") else ""
+        revoke_ns = self.revoke_ns if stage == "warned" else 0
+        return Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot, stage, revoke_ns, cause)
+
+    def _stage(self) -> str:
+        """Return the last entry that the journal has, or is to have before the effect under way."""
+        if isinstance(self.running, Do | Undo) and self.running.before is not None:
+            return "lease" if isinstance(self.running, Do) else "down"
+        return self._written
 
     # -- what is wanted of it
 

@@ -29,7 +29,6 @@ log = logging.getLogger("fabricbios.node")
 T = TypeVar("T")
 TIDY_SECONDS = 0.02  # less than from any request to a deadline that it makes
 LONGEST_SLEEP_NS = 5 * NS  # CLOCK_BOOTTIME runs on while we are suspended, the event loop's clock does not
-Recording = Record | Do | Undo
 _PROBLEMS = frozenset({"effect.failed", "lease.fenced"})
 
 
@@ -56,7 +55,7 @@ class NodeLoop:
         self._armed_ns = 0  # when it fires, CLOCK_BOOTTIME
         self._tidying: asyncio.TimerHandle | None = None
         self._running = 0  # slow effects under way
-        self._recording = 0  # of them, those that write: core cannot list yet what they say
+        self._recording = 0  # of them, Records: core cannot list yet what they say
         self.faults = 0
 
     def receive(self, data: bytes, peer: StreamPeer) -> None:
@@ -121,27 +120,19 @@ class NodeLoop:
                 self._begin(effect)
 
     def _carry_out_now(self, effects: list[Effect]) -> None:
-        results = self._carried_out(effects)
-        at = now()
-        for effect, result in zip(effects, results, strict=True):
-            self._report(effect, result, at)
+        self._report(effects, self._carried_out(effects))
 
     def _begin(self, effect: Effect) -> None:
         self._running += 1
-        self._recording += isinstance(effect, Recording)
-        self._effects.submit(effect, lambda: self._done_in_thread(effect, self._carried_out([effect])[0]))
+        self._recording += isinstance(effect, Record)
+        self._effects.submit(effect, lambda: self._done_in_thread(effect, self._carried_out([effect])))
 
     def _carried_out(self, effects: list[Effect]) -> list[Result | OSError]:
-        """Carry out effects of different leases, in whatever thread, in the journal's order: what it must know first,
-        the steps, what it is told then."""
+        """Carry out effects of different leases, in whatever thread: tell the journal first, then do the steps."""
         unwritten = self._effects.write_first(effects)
-        results = [self._step(effect, unwritten) for effect in effects]
-        untold = self._effects.write_then(effects, results)
-        if (failed := unwritten or untold) and any(isinstance(effect, Undo) for effect in effects):
-            log.error("the journal does not take it: %s: what ends is ended all the same", failed)
-        if untold is None:
-            return results
-        return [_without_journal(effect, result, untold) for effect, result in zip(effects, results, strict=True)]
+        if unwritten is not None:
+            _complain(effects, unwritten)
+        return [self._step(effect, unwritten) for effect in effects]
 
     def _step(self, effect: Effect, unwritten: OSError | None) -> Result | OSError:
         """A driver's fault is a failure of its step, which core can end."""
@@ -170,19 +161,27 @@ class NodeLoop:
 
         self._effects.run(run, lane)
 
-    def _done_in_thread(self, effect: Effect, result: Result | OSError) -> None:
-        self._loop.call_soon_threadsafe(self._done, effect, result)
+    def _done_in_thread(self, effect: Effect, results: list[Result | OSError]) -> None:
+        self._loop.call_soon_threadsafe(self._done, effect, results)
 
-    def _done(self, effect: Effect, result: Result | OSError) -> None:
+    def _done(self, effect: Effect, results: list[Result | OSError]) -> None:
         self._running -= 1
-        self._recording -= isinstance(effect, Recording)
-        self.pump(lambda: self._report(effect, result, now()))
+        self._recording -= isinstance(effect, Record)
+        self.pump(lambda: self._report([effect], results))
 
-    def _report(self, effect: Effect, result: Result | OSError, at: Instant) -> None:
-        if isinstance(result, OSError):
-            self.node.effect_failed(effect, result, at)
-        else:
-            self.node.effect_succeeded(effect, result, at)
+    def _report(self, effects: list[Effect], results: list[Result | OSError]) -> None:
+        """Tell the journal what it is told then, and core what came of all. At one go, in the loop: the journal as core
+        knows it must not be written anew between the two."""
+        untold, at = self._effects.write_then(effects, results), now()
+        if untold is not None:
+            _complain(effects, untold)
+        for effect, result in zip(effects, results, strict=True):
+            if untold is not None and isinstance(effect, Do) and effect.after is not None:
+                result = untold  # a lease that the journal does not know to be bound is none
+            if isinstance(result, OSError):
+                self.node.effect_failed(effect, result, at)
+            else:
+                self.node.effect_succeeded(effect, result, at)
 
     def _send(self, at: Instant) -> None:
         for data, to in self.node.datagrams_to_send(at):
@@ -270,9 +269,10 @@ class NodeLoop:
         self._timer = self._tidying = None
 
 
-def _without_journal(effect: Effect, result: Result | OSError, error: OSError) -> Result | OSError:
-    """A lease that the journal does not know to be bound is none; what is gone is gone."""
-    return error if isinstance(effect, Do) and effect.after is not None else result
+def _complain(effects: list[Effect], error: OSError) -> None:
+    """Core hears of what failed by it; of a teardown nothing does."""
+    if any(isinstance(effect, Undo) for effect in effects):
+        log.error("the journal does not take it: %s: what ends is ended all the same", error)
 
 
 def _told(event: AuditEvent) -> Said:

@@ -43,13 +43,15 @@ def test_a_seed_replays_bit_for_bit() -> None:
 def test_luck_reaches_the_dark_corners() -> None:
     """A simulator that never fences, crashes or adopts proves nothing."""
     seen: set[str] = set()
-    crashes = 0
+    crashes = compactions = 0
     for seed in range(100):
         world = World(seed)
         world.run(60)
         crashes += world.crashes
+        compactions += world.compactions
         seen |= world.seen
     assert crashes > 20
+    assert compactions > 20
     assert seen >= {
         "lease.bound", "lease.bind_failed", "lease.renewed", "lease.rekeyed", "lease.expired", "lease.fenced",
         "lease.freed", "lease.adopted", "lease.warned", "lease.change_failed", "lease.change_refused",

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice, pairwise
+from typing import Any
 
-from fabricbios.core.effects import Effect, Entry, Undo
+from fabricbios.core.effects import Do, Effect, Entry, Record, Undo
 from fabricbios.core.node import Node, Reset
 from fabricbios.core.outbox import Push
 from fabricbios.model import NS, LeaseState, Op, ResourceFlags, ResourceType, Status, hex128
@@ -92,7 +95,8 @@ class World:
         self.fails = 0.0
         self.sick = self.rng.random() < 0.2  # undos fail for as long as this lasts
         self.stream = 0
-        self.crashes = 0
+        self.crashes = self.compactions = 0
+        self.begun: dict[Effect, Sequence[Any] | OSError] = {}  # in flight, and the result of the step
         self.start()
         self.settle_in()
 
@@ -126,8 +130,10 @@ class World:
             self.land()
         elif luck < 0.96:
             self.wait(self.rng.choice((1, 8) if self.sick else (0.01, 0.1, 0.3, 1, 8)))
-        elif luck < 0.98:
+        elif luck < 0.97:
             self.sick = not self.sick
+        elif luck < 0.98:
+            self.compact()
         else:
             self.crash()
         self.listen()
@@ -210,6 +216,8 @@ class World:
         """Carry out an effect and report success, or return the failure; a failed one may have happened."""
         fails = self.rng.random() < self.fails or (self.sick and isinstance(effect, Undo))
         try:
+            if effect in self.begun:
+                return self.end(effect)
             if not fails:
                 self.node.effect_succeeded(effect, carry_out(effect, self.plane, self.journal), self.clock.now)
                 return None
@@ -218,6 +226,29 @@ class World:
         except OSError as e:
             return e
         return OSError(errno.EIO, "bad luck")
+
+    def compact(self) -> None:
+        """The journal is written anew while steps run: of each so much may have happened as happens beside the loop."""
+        if any(isinstance(effect, Record) for effect in self.flying):
+            return
+        self.compactions += 1
+        for effect in self.flying:
+            if isinstance(effect, Do | Undo) and effect not in self.begun and self.rng.random() < 0.5:
+                try:
+                    self.begun[effect] = carry_out(replace(effect, after=None), self.plane, self.journal)
+                except OSError as e:
+                    self.begun[effect] = e
+        self.journal.lines = [json.dumps(entry) for entry in self.node.journal()]
+
+    def end(self, effect: Effect) -> OSError | None:
+        """Let happen what is left of an effect that was begun. OSError where the journal does not take it."""
+        result = self.begun.pop(effect)
+        if isinstance(result, OSError):
+            return result
+        if isinstance(effect, Do | Undo) and effect.after is not None:
+            self.journal.append([effect.after], durable=False)
+        self.node.effect_succeeded(effect, result, self.clock.now)
+        return None
 
     # -- time and death
 
@@ -234,6 +265,8 @@ class World:
         """kill -9: of what was under way some parts happened, some did not, and nobody knows."""
         self.crashes += 1
         for effect in self.flying:
+            if self.begun.pop(effect, None) is not None:
+                continue
             with suppress(OSError):
                 for _ in islice(parts(effect, self.plane, self.journal), self.rng.randint(0, 3)):
                     pass

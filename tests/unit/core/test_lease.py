@@ -98,6 +98,22 @@ def test_a_revoke_during_a_step_waits_for_it() -> None:
     assert run(lease)[0] == ["down Undo a end"]
 
 
+def test_a_journal_that_is_written_anew_during_a_step_says_that_it_was_begun() -> None:
+    lease, stages = fresh(), []
+
+    def run_all() -> None:
+        while (effect := lease.next_effect()) is not None:
+            kept = lease.kept()
+            stages.append((kept.stage, kept.cause) if kept else None)
+            lease.effect_succeeded(effect, (), T0)
+
+    run_all()
+    lease.tear_down(Cause.FREED, T0)
+    run_all()
+    assert stages == [("lease", ""), ("lease", ""), ("down", "freed"), ("down", "freed")]
+    assert lease.kept() is None
+
+
 def test_what_nobody_began_needs_no_teardown() -> None:
     lease = fresh()
     happened = lease.tear_down(Cause.REVOKED, T0)
