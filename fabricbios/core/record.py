@@ -129,7 +129,7 @@ def _renewed(kept: Kept, entry: Mapping[str, Any]) -> Kept:
 
 
 _FOLD: dict[str, Callable[[Kept, Mapping[str, Any]], Kept]] = {
-    "bound": lambda kept, _: kept._replace(stage="bound"),
+    "bound": lambda kept, _: kept._replace(stage="bound") if kept.stage == "lease" else kept,
     "renew": _renewed,
     "warned": lambda kept, e: kept._replace(stage="warned", revoke_ns=int(e["revoke_ns"])),
     "down": lambda kept, e: kept._replace(stage="down", cause=str(e["cause"])),

@@ -56,11 +56,26 @@ class Journal:
         """Add entries with one write; OSError if not all could be written (ENOSPC): then none was, and nothing may be
         done on them."""
         data = b"".join(map(_line, entries))
+        if durable:
+            self._append_durably(data, len(entries))
+            return
         with self._lock:
             self._write(data, len(entries))
-            end = os.lseek(self._fd, 0, os.SEEK_END) if durable else 0
-        if durable:
-            self._sync(len(data), end)
+
+    def _append_durably(self, data: bytes, lines: int) -> None:
+        """Wait for the disk without the lock: others may append meanwhile, and the file may be replaced."""
+        with self._lock:
+            fd = os.dup(self._fd)
+            try:
+                self._write(data, lines)
+                end = os.lseek(fd, 0, os.SEEK_END)
+            except OSError:
+                os.close(fd)
+                raise
+        try:
+            self._sync(fd, len(data), end)
+        finally:
+            os.close(fd)
 
     def _write(self, data: bytes, lines: int) -> None:
         written = os.write(self._fd, data)
@@ -69,15 +84,15 @@ class Journal:
             raise OSError(errno.ENOSPC, "journal is out of space", str(self.path))
         self._lines += lines
 
-    def _sync(self, length: int, end: int) -> None:
-        """Wait for the disk, without the lock: others may append. What cannot be kept is taken back if it is still the
-        last; else it stays, and says of something that was refused that it may have been begun."""
+    def _sync(self, fd: int, length: int, end: int) -> None:
+        """What cannot be kept is taken back if it is still the last; else it stays, and says of something that was
+        refused that it may have been begun."""
         try:
-            os.fdatasync(self._fd)
+            os.fdatasync(fd)
         except OSError:
             with self._lock:
-                if os.lseek(self._fd, 0, os.SEEK_END) == end:
-                    os.ftruncate(self._fd, end - length)
+                if os.lseek(fd, 0, os.SEEK_END) == end:
+                    os.ftruncate(fd, end - length)
             raise
 
     @property
@@ -85,7 +100,10 @@ class Journal:
         return self._lines > _COMPACT_AFTER
 
     def compact(self, entries: Iterable[Entry]) -> None:
-        """Replace the file by just `entries`, atomically and durably. OSError: put off until it has grown again."""
+        """Replace the file by just `entries`, atomically and durably. OSError: put off until it has grown again.
+
+        What threads append meanwhile is lost, so `entries` have what effects under way bring before them.
+        """
         self._lines = 0
         fresh = self.path.with_suffix(".new")
         data = b"".join(map(_line, entries))
@@ -97,8 +115,9 @@ class Journal:
         except OSError:
             os.close(fd)
             raise
-        old, self._fd = self._fd, fd  # at once: whatever fails from here on, what is written next must be found
-        os.close(old)
+        with self._lock:  # at once: whatever fails from here on, what is written next must be found
+            old, self._fd = self._fd, fd
+            os.close(old)
         _sync_directory(self.path.parent)
 
     def close(self) -> None:

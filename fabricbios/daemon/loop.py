@@ -10,7 +10,8 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from fabricbios.core.audit import AuditEvent
 from fabricbios.core.effects import Do, Effect, Record, Undo
@@ -27,6 +28,7 @@ from fabricbios.transport.server import QuicServer
 
 log = logging.getLogger("fabricbios.node")
 T = TypeVar("T")
+U = TypeVar("U")
 TIDY_SECONDS = 0.02  # less than from any request to a deadline that it makes
 LONGEST_SLEEP_NS = 5 * NS  # CLOCK_BOOTTIME runs on while we are suspended, the event loop's clock does not
 _PROBLEMS = frozenset({"effect.failed", "lease.fenced"})
@@ -55,12 +57,13 @@ class NodeLoop:
         self._armed_ns = 0  # when it fires, CLOCK_BOOTTIME
         self._tidying: asyncio.TimerHandle | None = None
         self._running = 0  # slow effects under way
+        self._gave_up = False  # on what would not go
         self._recording = 0  # of them, Records: core cannot list yet what they say
         self.faults = 0
 
     def receive(self, data: bytes, peer: StreamPeer) -> None:
         """Let core hear a request. `pump` once all that came together are heard: what they share is done once."""
-        self._guarded(lambda: self._receive(data, peer))
+        self._guarded(self._receive, data, peer)
 
     def _receive(self, data: bytes, peer: StreamPeer) -> None:
         self.node.receive(data, peer, now())
@@ -68,11 +71,11 @@ class NodeLoop:
 
     def pump(self, first: Callable[[], None] = lambda: None) -> None:
         """After `first`, carry out what core wants done and send what it has to say; call after every input."""
-        self._guarded(lambda: self._pump(first))
+        self._guarded(self._pump, first)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
-            work()
+            work(*arguments)
         except Exception:  # the guard: one broken step must not take everybody's leases with it
             self.faults += 1
             log.exception("fault in the node's loop; going on")
@@ -105,22 +108,23 @@ class NodeLoop:
 
     def _carry_out(self) -> None:
         """Do all that core wants done. What is quick is done together: its entries in the journal are two writes."""
-        quick: list[Effect] = []
         while True:
-            effect = self.node.next_effect()
-            if effect is not None and self._effects.is_quick(effect):
-                quick.append(effect)
-                continue
-            if quick:
-                self._carry_out_now(quick)
-                quick = []
-            elif effect is None:
+            quick: list[Effect] = []
+            try:
+                slow = self._collect(quick)
+            finally:  # what core has given out it waits for
+                if quick:
+                    self._report(quick, self._carried_out(quick))
+            if slow is not None:
+                self._begin(slow)
+            elif not quick:
                 return
-            if effect is not None:
-                self._begin(effect)
 
-    def _carry_out_now(self, effects: list[Effect]) -> None:
-        self._report(effects, self._carried_out(effects))
+    def _collect(self, quick: list[Effect]) -> Effect | None:
+        """Add the quick effects that core wants now, up to a slow one, which is returned."""
+        while (effect := self.node.next_effect()) is not None and self._effects.is_quick(effect):
+            quick.append(effect)
+        return effect
 
     def _begin(self, effect: Effect) -> None:
         self._running += 1
@@ -129,17 +133,19 @@ class NodeLoop:
 
     def _carried_out(self, effects: list[Effect]) -> list[Result | OSError]:
         """Carry out effects of different leases, in whatever thread: tell the journal first, then do the steps."""
-        unwritten = self._effects.write_first(effects)
-        if unwritten is not None:
-            _complain(effects, unwritten)
-        return [self._step(effect, unwritten) for effect in effects]
+        unwritten = self._failed_if_broken(self._effects.write_first, effects)
+        if unwritten is None:
+            return [self._failed_if_broken(self._effects.carry_out, effect) for effect in effects]
+        _complain(effects, unwritten)
+        return [
+            unwritten if isinstance(effect, Record | Do) else self._failed_if_broken(self._effects.carry_out, effect)
+            for effect in effects
+        ]
 
-    def _step(self, effect: Effect, unwritten: OSError | None) -> Result | OSError:
-        """A driver's fault is a failure of its step, which core can end."""
-        if unwritten is not None and isinstance(effect, Record | Do):
-            return unwritten
+    def _failed_if_broken(self, work: Callable[[T], U], of: T) -> U | OSError:
+        """A fault in a driver is a failure of its step, which core can end."""
         try:
-            return self._effects.carry_out(effect)
+            return work(of)
         except Exception as e:  # the guard: an effect that is never reported would hold its lease for ever
             self.faults += 1
             log.exception("fault in a driver; its step has failed")
@@ -172,16 +178,21 @@ class NodeLoop:
     def _report(self, effects: list[Effect], results: list[Result | OSError]) -> None:
         """Tell the journal what it is told then, and core what came of all. At one go, in the loop: the journal as core
         knows it must not be written anew between the two."""
-        untold, at = self._effects.write_then(effects, results), now()
+        if self._gave_up:
+            return  # FENCED is what the journal says of whatever was under way
+        untold, at = self._failed_if_broken(partial(self._effects.write_then, effects), results), now()
         if untold is not None:
             _complain(effects, untold)
         for effect, result in zip(effects, results, strict=True):
-            if untold is not None and isinstance(effect, Do) and effect.after is not None:
+            if untold is not None and isinstance(effect, Do) and effect.after and not isinstance(result, OSError):
                 result = untold  # a lease that the journal does not know to be bound is none
-            if isinstance(result, OSError):
-                self.node.effect_failed(effect, result, at)
-            else:
-                self.node.effect_succeeded(effect, result, at)
+            self._guarded(self._report_one, effect, result, at)
+
+    def _report_one(self, effect: Effect, result: Result | OSError, at: Instant) -> None:
+        if isinstance(result, OSError):
+            self.node.effect_failed(effect, result, at)
+        else:
+            self.node.effect_succeeded(effect, result, at)
 
     def _send(self, at: Instant) -> None:
         for data, to in self.node.datagrams_to_send(at):
@@ -250,6 +261,7 @@ class NodeLoop:
             self._turn()
         for record in self.node.fence_rest(now()):
             self._fence(record)
+        self._gave_up = True
         self._send(now())
 
     def _fence(self, record: Record) -> None:

@@ -16,7 +16,7 @@ TagsAfter = Callable[[bytes, Iterable[bytes]], list[bytes]]
 TAG_SIZE = 16
 KEY_SIZE = 32
 _OP_AT = 5
-_MOST_HEADS = 32
+_MOST_HEADS = 16
 _TAG_AT = 40
 
 # Parameter bytes after the header: counted to the header by HMAC_HEADER, and before padding by the others.

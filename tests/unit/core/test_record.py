@@ -47,6 +47,13 @@ def test_renewals_count_and_the_end_forgets() -> None:
     assert not fold([record.note("fenced", 5), record.note("end", 5)]).leases
 
 
+@pytest.mark.parametrize("stage", ["down", "fenced"])
+def test_what_is_over_is_bound_no_more(stage: str) -> None:
+    """A step may end when the daemon has given it up already."""
+    entries = [*entries_of(KEPT._replace(stage=stage, cause="revoked")), record.note("bound", SPEC.lease_id)]
+    assert fold(entries).leases[SPEC.lease_id].stage == stage
+
+
 def test_epoch_and_revocations() -> None:
     past = fold([record.epoch_entry(3), record.epoch_entry((1 << 64) - 1), record.revoked_entry(1 << 100, 50)])
     assert (past.epoch, dict(past.revoked)) == ((1 << 64) - 1, {1 << 100: 50})

@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,8 +106,6 @@ def test_a_line_that_could_not_be_written_leaves_no_trace(path, monkeypatch):
     journal = Journal(path)
     journal.open()
     before = path.read_bytes()
-    import os
-
     real = os.write
     monkeypatch.setattr("fabricbios.daemon.journal.os.write", lambda fd, data: real(fd, data[:5]))
     with pytest.raises(OSError, match="out of space"):
@@ -129,8 +129,6 @@ def test_several_entries_are_written_all_or_none(path, monkeypatch):
     journal.open()
     journal.append([{"n": 3}, {"n": 4}], durable=False)
     before = path.read_bytes()
-    import os
-
     real = os.write
     monkeypatch.setattr("fabricbios.daemon.journal.os.write", lambda fd, data: real(fd, data[: len(data) - 3]))
     with pytest.raises(OSError, match="out of space"):
@@ -171,6 +169,48 @@ def test_what_is_written_after_a_compaction_that_half_failed_is_found(path, monk
     journal.append([{"after": 1}], durable=True)
     journal.close()
     assert reopened(path) == [{"kept": 1}, {"after": 1}]
+
+
+def test_a_disk_that_fails_takes_nothing_from_the_file_that_replaced_it(path, monkeypatch):
+    journal = Journal(path)
+    journal.open()
+
+    def fails(fd):
+        journal.compact([{"kept": 1}])
+        journal.append([{"after": 2}], durable=False)
+        raise OSError(5, "the disk is gone")
+
+    monkeypatch.setattr("fabricbios.daemon.journal.os.fdatasync", fails)
+    with pytest.raises(OSError, match="gone"):
+        journal.append([{"n": 3}], durable=True)
+    monkeypatch.undo()
+    journal.close()
+    assert reopened(path) == [{"kept": 1}, {"after": 2}]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_that_is_written_to_is_replaced_afterwards(path, monkeypatch, durable):
+    """Its number would be another file's a moment later."""
+    journal = Journal(path)
+    journal.open()
+    compaction = threading.Thread(target=journal.compact, args=([{"kept": 1}],))
+    real, written = os.write, []
+
+    def write(fd, data):
+        if not compaction.ident:
+            compaction.start()
+            compaction.join(0.2)
+            assert os.path.sameopenfile(fd, journal._fd)
+        written.append(os.fstat(fd).st_ino)
+        return real(fd, data)
+
+    before = path.stat().st_ino
+    monkeypatch.setattr("fabricbios.daemon.journal.os.write", write)
+    journal.append([{"n": 3}], durable)
+    compaction.join()
+    assert before in written
+    journal.close()
+    assert reopened(path) == [{"kept": 1}]
 
 
 def test_a_compaction_that_failed_leaves_the_file_and_is_not_tried_at_every_turn(path, monkeypatch):

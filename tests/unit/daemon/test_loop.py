@@ -255,6 +255,72 @@ def test_a_fault_in_a_driver_is_a_failure_of_its_step_and_the_others_go_on() -> 
     asyncio.run(body())
 
 
+def test_a_fault_in_the_journal_is_a_failure_of_what_it_was_to_know_and_a_teardown_goes_on() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        bind, slow, end = do(1, "never"), Do(DISK, "never", {"n": 3}), undo(2, "ended")
+        node = StubNode((bind,), (end,), (slow,))
+        loop, journal, effects = await made(node, seen)
+
+        def broken(entries: Seen, durable: bool) -> None:
+            raise TypeError("a fault of ours")
+
+        journal.append = broken  # type: ignore[method-assign]
+        loop.pump()
+        journal.append = lambda *_: None  # type: ignore[method-assign]
+        assert seen == ["ended"]
+        assert node.failed == [bind]
+        journal.append = broken  # type: ignore[method-assign]
+        effects.held.pop()()
+        await asyncio.sleep(0)
+        assert node.failed == [bind, slow]
+        assert not node.out
+
+    asyncio.run(body())
+
+
+def test_a_fault_of_core_at_one_report_or_at_the_next_question_loses_no_other_report() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        first, second = do(1, "step1"), do(2, "step2")
+        node = StubNode((first,), (second,))
+        told, ask = node.effect_succeeded, node.next_effect
+
+        def picky(effect: Effect, result: Seen, now: Instant) -> None:
+            told(effect, result, now)
+            if effect is first:
+                raise ValueError("a fault of core's")
+
+        def tired() -> Effect | None:
+            if not node.queue and node.out:
+                raise ValueError("another")
+            return ask()
+
+        node.effect_succeeded, node.next_effect = picky, tired  # type: ignore[method-assign]
+        loop, _, _ = await made(node, seen)
+        loop.pump()
+        assert seen == [[1, 2], "step1", "step2", [11, 12]]
+        assert not node.out
+        assert loop.faults == 2
+
+    asyncio.run(body())
+
+
+def test_what_ends_after_the_daemon_gave_up_on_it_stays_fenced() -> None:
+    async def body() -> None:
+        seen: Seen = []
+        late = Do(DISK, "step", {"n": 1}, {"n": 11}, True)
+        node = StubNode((late,))
+        node.rest = [record(2, durable=True)]
+        loop, _, effects = await made(node, seen)
+        await loop.drain(0.0)
+        effects.held.pop()()
+        await asyncio.sleep(0)
+        assert seen == [[2], [1], "step"]
+
+    asyncio.run(body())
+
+
 def test_a_full_disk_does_not_stop_the_end() -> None:
     async def body() -> None:
         node = StubNode()
