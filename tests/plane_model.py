@@ -23,6 +23,7 @@ class Model:
         self.lease, self.data = lease, data
         self.drops: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
+        self.counted: Counter[str] = Counter()  # READs and WRITEs carried out, and the bytes of each
         self._window = Window(memoryview(bytearray(SLOT.size)).cast("Q"), 0)
         self._tagger, self._write_mark = Tagger(lease.auth, lease.dp_key), 0
 
@@ -81,10 +82,12 @@ class Model:
             return DpStatus.OUT_OF_RANGE, b""
         at = self.lease.extent.base + offset
         if op == DpOp.READ:
+            self.counted.update(reads=1, bytes_read=length)
             return DpStatus.OK, struct.pack(">I", length) + self.data[at : at + length]
         if nonce <= self._write_mark:
             return DpStatus.STALE_WRITE, b""
         self._write_mark = nonce
+        self.counted.update(writes=1, bytes_written=length)
         self.data[at : at + length] = datagram[68:]
         return DpStatus.OK, b""
 

@@ -69,12 +69,20 @@ CLOCKS = st.sampled_from((0, 0, 0, LEASE.expires_ns - 1, LEASE.expires_ns))
 
 def held_against(rig: FbmuRig, model: Model, batch: list[bytes], state: SlotState) -> None:
     """Ask both; what they answered, hold and counted must be the same."""
+    counted, slot = model.counted, rig.table.find(model.lease.lease_id)
+    assert slot is not None
     expected = [model.answer(one, rig.now, state) for one in batch]
     assert rig.ask_together(batch) == [answer for answer in expected if answer is not None]
     assert rig.bytes == model.data
     assert rig.drops() == {reason: n for reason, n in model.drops.items() if n}
     assert sum(rig.tally.requests) == model.statuses.total()
     assert {status: rig.tally.statuses[status] for status in DpStatus if rig.tally.statuses[status]} == model.statuses
+    assert (rig.tally.bytes_read, rig.tally.bytes_written) == (counted["bytes_read"], counted["bytes_written"])
+    moved, rejects = (
+        counted["bytes_read"] + counted["bytes_written"],
+        model.statuses.total() - model.statuses[DpStatus.OK],
+    )
+    assert rig.table.counters(slot) == (counted["reads"], counted["writes"], moved, rejects)
 
 
 @given(st.data(), st.sampled_from(DpAuth), st.sampled_from((0, 1, 2, 3, 3, 3)))
