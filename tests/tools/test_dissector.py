@@ -237,12 +237,15 @@ def test_tags_are_the_same_in_every_lua(tmp_path, lua):
 
 
 async def main_job(client) -> None:
-    """The demo's traffic: lease, write, read, free."""
+    """The demo's traffic: lease, write, read, free. What is asked one by one is a packet each in a capture; of what is
+    asked at once the kernel may show a train as one."""
     await client.ping()
     async with client.lease_memory(1 << 20, ttl=30) as lease:
         data = os.urandom(20_000)
         await lease.write(99, data)
         assert await lease.read(99, len(data)) == data
+        for at in range(30):
+            assert await lease.read(99 + at, 1) == data[at : at + 1]
         await client.inventory()
 
 
