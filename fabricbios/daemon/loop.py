@@ -35,8 +35,8 @@ _PROBLEMS = frozenset({"effect.failed", "lease.fenced"})
 
 
 class NodeLoop:
-    """`changed` is called, in the loop, after anything may have changed; `answered(peer)` when an answer leaves
-    or a stream is reset instead."""
+    """`worked` is called, in the loop, after anything may have changed, before the answers leave, and `changed` after
+    that; `answered(peer)` when an answer leaves or a stream is reset instead."""
 
     def __init__(
         self,
@@ -48,10 +48,11 @@ class NodeLoop:
         server: QuicServer,
         changed: Callable[[], None] = lambda: None,
         answered: Callable[[StreamPeer], None] = lambda _: None,
+        worked: Callable[[], None] = lambda: None,
     ) -> None:
         self.node, self.trust, self._pins = node, trust, pins
         self._effects, self._journal, self._server = effects, journal, server
-        self._changed, self._answered = changed, answered
+        self._changed, self._answered, self._worked = changed, answered, worked
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ns = 0  # when it fires, CLOCK_BOOTTIME
@@ -91,6 +92,7 @@ class NodeLoop:
         at = now()
         self._carry_out()
         self._send(at)
+        self._worked()
 
     def answer(self) -> None:
         """As `pump`, for requests: who asked does not wait for what nobody waits for, and once does for many."""

@@ -134,6 +134,7 @@ class NodeService:
         self.loop = NodeLoop(
             self.node, self.trust, Pins(self._learned, config.trust_dir), self.effects, self.journal, self.server,
             changed=self._changed, answered=self.control.answered,
+            worked=self._measure if config.metrics else lambda: None,
         )  # fmt: skip
         self.data = DataStreams(self.planes.streams, self._holder_of, self.loop.in_thread)
         self.control.join(self.loop, self.server, self.data)
@@ -222,6 +223,10 @@ class NodeService:
 
     def _changed(self) -> None:
         self.announcing.changed()
+        self._measure()
+
+    def _measure(self) -> None:
+        """At once where metrics are on: who was answered may ask for them."""
         self.measures.tore_down(self.node.take_teardowns())
 
     def _signals(self) -> None:

@@ -408,10 +408,12 @@ def test_what_nobody_waits_for_comes_once_for_many_answers_and_is_never_lost(cap
         due = [AuditEvent(1, "one"), AuditEvent(2, "two"), AuditEvent(3, "three")]
         node.events = lambda: [due.pop(0)] if due else []  # type: ignore[method-assign]
         parts: Any = (node, StubTrust(), StubPins(), Held(cast(Any, None), {}), StubJournal([]), None)
-        loop = NodeLoop(*parts, changed=lambda: changes.append(len(due)))
+        works: Seen = []
+        loop = NodeLoop(*parts, changed=lambda: changes.append(len(due)), worked=lambda: works.append(1))
         for _ in range(3):
             loop.answer()
         assert not changes
+        assert len(works) == 3, "what an answer may be asked about is known when it leaves"
         while not changes:
             await asyncio.sleep(0.001)
         loop.answer()
