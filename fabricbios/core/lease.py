@@ -239,7 +239,8 @@ class Lease:
         if self.adopting:
             self.told_ns = self.revoke_ns
             return Adopt(self._until_revoked(self.spec))
-        before = None if self.done else self._whole()
+        kept = Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot)
+        before = None if self.done else record.lease_entry(kept)
         after = self._note("bound") if self.done == len(self.plan) - 1 else None
         durable = before is not None and self.spec.kind in OUTLIVES_POWER
         return Do(self.spec, self.plan[self.done], before, after, durable)
@@ -287,9 +288,6 @@ class Lease:
         if job.expires_ns <= spec.expires_ns:
             return spec, self.ends_unix
         return spec._replace(expires_ns=job.expires_ns), max(job.ends_unix, self.ends_unix)
-
-    def _whole(self) -> Entry:
-        return record.lease_entry(Kept(self.spec, self.plan, self.grace_ns, self.ends_unix, self.boot))
 
     def _note(self, rec: str, **fields: Any) -> Entry:
         return record.note(rec, self.spec.lease_id, **fields)

@@ -16,16 +16,16 @@ from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
 
-from fabricbios.core.effects import Do, Effect, Entry, Record, Undo
+from fabricbios.core.effects import Do, Effect, Record, Undo
 from fabricbios.core.node import Node, Reset
 from fabricbios.core.outbox import Push
 from fabricbios.model import NS, LeaseState, Op, ResourceFlags, ResourceType, Status, hex128
 from fabricbios.ports import StreamPeer
+from fabricbios.simulation.machine import PromisingJournal
 from fabricbios.testing import (
     NODE_ID,
     TOKEN_KEY,
     FakeDataPlane,
-    FakeJournal,
     FakeTrust,
     SimClock,
     carry_out,
@@ -59,20 +59,6 @@ _TOKENS = {
     c: mint(Token(token_id=c, issuer=NODE_ID, audience=c, perms=255, expires_at=1 << 62), TOKEN_KEY).pack()
     for c in CLIENTS
 }
-
-
-class PromisingJournal(FakeJournal):
-    """Knows the latest end it was told of each lease."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.promised: dict[str, int] = {}
-
-    def append(self, entries: Sequence[Entry], durable: bool) -> None:
-        super().append(entries, durable)
-        for entry in entries:
-            if "expires_ns" in entry:
-                self.promised[entry["id"]] = max(entry["expires_ns"], self.promised.get(entry["id"], 0))
 
 
 class World:
